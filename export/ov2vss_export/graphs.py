@@ -1,0 +1,149 @@
+"""The four graphs as small modules around an untouched model (contract: docs/bundle.md).
+
+Everything that does not depend on a class is in ``backbone`` and ``stcf_step``; ``decoder`` is per class only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ov2vss.model import OV2VSS
+from ov2vss.model.config import STRIDES
+from ov2vss.model.pooling import resize_average
+from ov2vss.text import TextEncoder
+
+
+class TextGraph(nn.Module):
+    """``tokens`` int64 [B, L], ``attention_mask`` int64 [B, L] -> ``embeddings`` [B, D], unit length."""
+
+    def __init__(self, encoder: TextEncoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, tokens: Tensor, attention_mask: Tensor) -> Tensor:
+        return self.encoder(tokens, attention_mask)
+
+
+class BackboneGraph(nn.Module):
+    """``frame`` uint8 [1, H, W, 3] RGB -> all that the frame contributes; normalisation is inside."""
+
+    def __init__(self, model: OV2VSS) -> None:
+        super().__init__()
+        self.model = model
+        # The target's query is a 1x1 convolution of a 1x1 convolution: fold the two.
+        for index, (project, query) in enumerate(zip(model.project[1:], model.stcf.queries, strict=True)):
+            outer = query.weight.flatten(1) * model.stcf.scale
+            self.register_buffer(f"query_weight_{index}", (outer @ project.weight.flatten(1))[:, :, None, None])
+            self.register_buffer(f"query_bias_{index}", outer @ project.bias + query.bias * model.stcf.scale)
+
+    def forward(self, frame: Tensor) -> tuple[Tensor, ...]:
+        model = self.model
+        # uint8 -> float first: TensorRT-RTX has no uint8 transpose.
+        image = frame.to(model.project[0].weight.dtype).permute(0, 3, 1, 2) / 255
+        levels = model.backbone(image)
+        dense = model.image_encoder(image, levels)
+        tokens = model.tokens(levels)
+        shallow = model.project[0](resize_average(levels[0], dense.shape[-2:]))
+        context = model.context(tokens, (levels[-1].shape[-2], levels[-1].shape[-1]))
+        queries = [
+            F.conv2d(level, getattr(self, f"query_weight_{i}"), getattr(self, f"query_bias_{i}"))
+            for i, level in enumerate(levels[1:])
+        ]
+        keys, values = model.text_refinement.memory(dense)
+        position = model.position(shallow)
+        return *queries, tokens[0], context[0], dense[0], torch.cat([keys, values]), position[0]
+
+
+class StepGraph(nn.Module):
+    """STCF, random-frame enhancement and the class-independent share of the decoder."""
+
+    def __init__(self, model: OV2VSS, lattice: tuple[int, int]) -> None:
+        super().__init__()
+        self.model, self.lattice = model, lattice
+
+    def forward(
+        self,
+        feat_s8: Tensor,
+        feat_s16: Tensor,
+        feat_s32: Tensor,
+        tokens: Tensor,
+        context: Tensor,
+        position: Tensor,
+        state_in: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        model, state = self.model, state_in[None]
+        o_t = model.stcf.fuse([feat_s8, feat_s16, feat_s32], state[:, -1])
+        guidance = model.guidance(o_t, context[None], position[None])
+        return guidance[0], model.stcf.advance(tokens[None], state, self.lattice)[0]
+
+
+class DecoderGraph(nn.Module):
+    """``class_embeddings`` [N, D] -> ``logits`` [N, H/8, W/8]; any N, so that classes can be run in chunks."""
+
+    def __init__(self, model: OV2VSS) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, guidance: Tensor, dense: Tensor, text_memory: Tensor, class_embeddings: Tensor) -> Tensor:
+        keys, values = text_memory[:1], text_memory[1:]
+        return self.model.decode(guidance[None], dense[None], (keys, values), class_embeddings)[0]
+
+
+@dataclass(frozen=True)
+class GraphSpec:
+    """One graph ready for the exporter.
+
+    Attributes:
+        module: the wrapper.
+        inputs: example inputs by name, in order.
+        outputs: output names, in order.
+        dynamic: symbolic names of dynamic axes per input.
+    """
+
+    name: str
+    module: nn.Module
+    inputs: dict[str, Tensor]
+    outputs: list[str]
+    dynamic: dict[str, dict[int, str]]
+
+
+BACKBONE_OUTPUTS = [
+    *(f"feat_s{s}" for s in STRIDES[1:]),
+    "tokens", "context", "dense", "text_memory", "position",
+]  # fmt: skip
+
+
+@torch.no_grad()
+def build_graphs(model: OV2VSS, encoder: TextEncoder, size: tuple[int, int]) -> list[GraphSpec]:
+    """The graphs ``text``, ``backbone``, ``stcf_step`` and ``decoder`` for frames of ``size`` (H, W)."""
+    model = model.eval()
+    config = model.config
+    generator = torch.Generator().manual_seed(0)
+    frame = torch.randint(0, 256, (1, *size, 3), dtype=torch.uint8, generator=generator)
+    backbone = BackboneGraph(model).eval()
+    encoded = dict(zip(BACKBONE_OUTPUTS, backbone(frame), strict=True))
+    step = StepGraph(model, (size[0] // STRIDES[-1], size[1] // STRIDES[-1])).eval()
+    state = torch.zeros(config.references, *encoded["tokens"].shape)
+    step_inputs = {k: encoded[k] for k in (*BACKBONE_OUTPUTS[:3], "tokens", "context", "position")}
+    step_inputs["state_in"] = state
+    guidance, _ = step(*step_inputs.values())
+    text = F.normalize(torch.randn(5, config.embed_dim, generator=generator), dim=-1)
+    decoder_inputs = {
+        "guidance": guidance, "dense": encoded["dense"], "text_memory": encoded["text_memory"], "class_embeddings": text,
+    }  # fmt: skip
+    prompts = encoder.tokenizer.encode_batch(["a photo of a red circle", "background"])
+    text_inputs = {
+        "tokens": torch.tensor([p.ids for p in prompts]),
+        "attention_mask": torch.tensor([p.attention_mask for p in prompts]),
+    }
+    prompt_axes = {name: {0: "B", 1: "L"} for name in text_inputs}
+    return [
+        GraphSpec("text", TextGraph(encoder).eval(), text_inputs, ["embeddings"], prompt_axes),
+        GraphSpec("backbone", backbone, {"frame": frame}, BACKBONE_OUTPUTS, {}),
+        GraphSpec("stcf_step", step, step_inputs, ["guidance", "state_out"], {}),
+        GraphSpec("decoder", DecoderGraph(model).eval(), decoder_inputs, ["logits"], {"class_embeddings": {0: "N"}}),
+    ]

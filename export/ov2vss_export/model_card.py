@@ -1,0 +1,44 @@
+"""The bundle's README: what it is, how it was made, what was proven."""
+
+from __future__ import annotations
+
+from ov2vss_export.verify import Gate
+from ov2vss_runtime.bundle import Manifest
+
+
+def model_card(manifest: Manifest, gates: list[Gate]) -> str:
+    """Markdown text from the manifest and the gates."""
+    source, words = manifest.source, manifest.vocabulary
+    height, width = manifest.preprocess.size
+    lines = [
+        f"# {manifest.name}",
+        "",
+        "Open-vocabulary video semantic segmentation (OV2VSS), exported to ONNX. Run it with",
+        "",
+        f"    ov2vss-run video.mp4 --bundle {manifest.name}",
+        "",
+        "| | |",
+        "|---|---|",
+        f"| preset | `{source['preset']}`, backbone `{source['model']['backbone']}`, text `{source['model']['text_encoder']}` |",
+        f"| trained on | `{source['data']}`, {source['step']} iterations |",
+        f"| classes seen in training | {', '.join(c.split(',')[0] for c in source['trained_classes'])} |",
+        f"| classes held out | {', '.join(source['unseen']) or 'none'} |",
+        f"| frames | RGB, {height} x {width} (height x width), stretched |",
+        f"| memory | {manifest.references} references, every {manifest.gap} frames |",
+        f"| default words | {len(words.entries)}: {', '.join(e[0] for e in words.entries[:40])} |",
+        f"| checkpoint sha256 | `{source['checkpoint_sha256']}` |",
+        "",
+        "Any other words can be given at run time (`--vocab`); how well they work depends on how close they are to what",
+        "the model has seen.",
+        "",
+        "## Parity with the trained model",
+        "",
+        "| gate | value | bound | | |",
+        "|---|---|---|---|---|",
+    ]
+    for gate in gates:
+        relation = "at least" if gate.above else "at most"
+        mark = "pass" if gate.passed else "**FAIL**"
+        lines.append(f"| {gate.name} | {gate.value:.6g} | {relation} {gate.bound:g} | {gate.detail} | {mark} |")
+    lines += ["", "If the folder holds a file LICENSE-WEIGHTS, the weights are under that licence.", ""]
+    return "\n".join(lines)

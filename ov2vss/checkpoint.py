@@ -1,0 +1,182 @@
+"""Checkpoints: safetensors and JSON, written to a temporary name and renamed.
+
+A run folder::
+
+    config.json               TrainConfig, classes, unseen classes, identity of the frozen text encoder
+    log.csv                   loss, learning rate and seconds of every logged iteration
+    step-00000500/            one checkpoint
+        model.safetensors     trained weights and backbone statistics
+        optimizer.safetensors what --resume needs
+        state.json            iteration and scores
+    best.json                 names the checkpoint with the best validation mIoU, when there was a validation
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ov2vss.errors import OV2VSSError
+from ov2vss.model import OV2VSS
+from ov2vss.presets import TrainConfig
+
+STEP = re.compile(r"step-(\d{8})$")
+
+
+class RunConfig(BaseModel):
+    """``config.json`` of a run: all that is needed to rebuild the model."""
+
+    model_config = ConfigDict(frozen=True)
+
+    format_version: int = 1
+    train: TrainConfig
+    classes: list[str]
+    """Lines of the training vocabulary, synonyms after commas."""
+    unseen: list[str] = []
+    """Classes whose labels training did not see."""
+    text_encoder_sha256: str
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One checkpoint on disk."""
+
+    run: RunConfig
+    folder: Path
+    state: dict[str, Any]
+
+    @property
+    def weights_file(self) -> Path:
+        return self.folder / "model.safetensors"
+
+    def weights(self) -> dict[str, Tensor]:
+        return _load_tensors(self.weights_file)
+
+    def optimizer(self) -> dict[str, Tensor]:
+        return _load_tensors(self.folder / "optimizer.safetensors")
+
+    def build(self) -> OV2VSS:
+        """The trained model in evaluation mode, without its auxiliary head."""
+        model = OV2VSS(self.run.train.model)
+        weights = {k: v for k, v in self.weights().items() if not k.startswith("aux_head.")}
+        try:
+            model.load_state_dict(weights, strict=True)
+        except RuntimeError as error:
+            first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+            raise OV2VSSError(
+                f"{self.weights_file} does not fit its config.json ({first[:120]})", "use the checkpoint's own config.json"
+            ) from None
+        return model.eval()
+
+
+def _load_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise OV2VSSError(f"{path} cannot be read ({error})", "restore the file or use another checkpoint") from None
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write JSON so that a reader sees the old file or the new one, never half of one."""
+    part = path.with_name(path.name + ".part")
+    with part.open("w") as stream:
+        json.dump(data, stream, indent=1)
+        stream.flush()
+        os.fsync(stream.fileno())
+    part.replace(path)
+
+
+def save(run: Path, step: int, model: dict[str, Tensor], optimizer: dict[str, Tensor], state: dict[str, Any]) -> Path:
+    """Write ``step-<step>`` of a run; older ones but the best are removed once it is complete."""
+    target = run / f"step-{step:08d}"
+    part = run / f"{target.name}.part"
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    save_file({k: v.detach().contiguous().cpu().clone() for k, v in model.items()}, part / "model.safetensors")
+    save_file({k: v.detach().contiguous().cpu().clone() for k, v in optimizer.items()}, part / "optimizer.safetensors")
+    write_json(part / "state.json", state | {"step": step})
+    for file in part.iterdir():
+        with file.open("rb") as stream:
+            os.fsync(stream.fileno())
+    if target.exists():
+        shutil.rmtree(target)
+    part.replace(target)
+    best = _best_name(run)
+    for other in _steps(run):
+        if other != target and other.name != best:
+            shutil.rmtree(other)
+    return target
+
+
+def mark_best(run: Path, step: int, miou: float) -> None:
+    write_json(run / "best.json", {"checkpoint": f"step-{step:08d}", "miou": miou})
+
+
+def _best_name(run: Path) -> str | None:
+    try:
+        return json.loads((run / "best.json").read_text())["checkpoint"]
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def _steps(run: Path) -> list[Path]:
+    return sorted(p for p in run.glob("step-*") if STEP.match(p.name) and (p / "state.json").is_file())
+
+
+def find(path: str | Path, which: str = "best") -> Checkpoint:
+    """The checkpoint that ``--ckpt`` names.
+
+    Args:
+        path: a run folder or one ``step-...`` folder in it.
+        which: in a run folder, ``best`` (by validation, else the last) or ``last``.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise OV2VSSError(f"checkpoint {path} does not exist", "give the folder that ov2vss-train printed")
+    run = path.parent if STEP.match(path.resolve().name) else path
+    config = run / "config.json"
+    if not config.is_file():
+        raise OV2VSSError(f"{run} is not a training run: it has no config.json", "give the folder of ov2vss-train --out")
+    try:
+        parsed = RunConfig.model_validate_json(config.read_bytes())
+    except (ValidationError, ValueError) as error:
+        line = str(error).splitlines()[0]
+        raise OV2VSSError(f"{config} is not valid ({line})", "restore the file that ov2vss-train wrote") from None
+    folder = path
+    if run == path:
+        steps = _steps(run)
+        if not steps:
+            raise OV2VSSError(f"{run} has no complete checkpoint yet", "let ov2vss-train run until its first save")
+        best = _best_name(run) if which == "best" else None
+        folder = next((s for s in steps if s.name == best), steps[-1])
+    state = json.loads((folder / "state.json").read_text())
+    return Checkpoint(parsed, folder, state)
+
+
+def flatten_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """State of an optimizer as named tensors (``<parameter index>.<name>``)."""
+    flat: dict[str, Tensor] = {}
+    for index, values in optimizer.state_dict()["state"].items():
+        for name, value in values.items():
+            flat[f"{index}.{name}"] = value if isinstance(value, Tensor) else torch.tensor(value)
+    return flat
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, flat: dict[str, Tensor]) -> None:
+    """Inverse of :func:`flatten_optimizer`."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in flat.items():
+        index, _, name = key.partition(".")
+        state.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -1,0 +1,1 @@
+"""Evaluation of checkpoints, bundles and stored predictions by one protocol."""

@@ -1,0 +1,79 @@
+"""What a model is made of, as one validated, JSON-serialisable record."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+STRIDES = (4, 8, 16, 32)
+LATTICE_STRIDE = 32
+POOL_RATIOS = (1, 2, 3, 4)
+
+
+class ModelConfig(BaseModel):
+    """Architecture of one OV2VSS model.
+
+    The defaults are the paper's model; the presets in :mod:`ov2vss.presets` change them. The fields from ``stcf`` on
+    are the switches of the paper's ablations (Table III).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    backbone: str = "resnet101"
+    """Name of a timm network that offers ``features_only`` levels at strides 4, 8, 16 and 32."""
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    """Normalisation of RGB in [0, 1] before the backbone."""
+    freeze_norm: bool = True
+    """Keep the backbone's BatchNorm statistics and affine parameters fixed in training."""
+
+    width: int = Field(256, ge=8)
+    """C, the working width."""
+    references: int = Field(3, ge=1)
+    """n, the number of earlier frames that STCF looks at."""
+    gap: int = Field(3, ge=1)
+    """Distance between neighbouring references in processed frames."""
+    regions: int = Field(80, ge=1)
+    """R, the number of region vectors of the distant frame."""
+    heads: int = Field(8, ge=1)
+
+    image_encoder: Literal["dense-head"] = "dense-head"
+    """Where the dense vision-language features F^V come from."""
+    dense_width: int = 128
+    text_encoder: Literal["minilm", "words"] = "minilm"
+    embed_dim: int = 384
+    """D, the width of the vision-language space."""
+    templates: tuple[str, ...] = ("a photo of a {}.",)
+    """Prompts whose embeddings are averaged for one class; ``{}`` is replaced by the name."""
+
+    cost_width: int = 16
+    """c, channels of the refined cost volume of one class."""
+    position_width: int = 64
+    decoder_width: int = 64
+    decoder_groups: int = 4
+
+    stcf: bool = True
+    rfe: bool = True
+    rfe_residual: bool = False
+    vte: bool = True
+    refine_ffn: bool = True
+    fusion: Literal["concat", "add"] = "concat"
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ModelConfig:
+        for name, value in (("width", self.width), ("embed_dim", self.embed_dim)):
+            if value % self.heads:
+                raise ValueError(f"{name}={value} must be a multiple of heads={self.heads}")
+        if self.decoder_width % self.decoder_groups:
+            raise ValueError(
+                f"decoder_width={self.decoder_width} must be a multiple of decoder_groups={self.decoder_groups}"
+            )
+        if not self.templates or any("{}" not in t for t in self.templates):
+            raise ValueError("every entry of templates must contain {} for the class name")
+        return self
+
+    def ablations(self) -> list[str]:
+        """Names of the switches that make this an ablated model (empty for a complete one)."""
+        off = [name for name in ("stcf", "rfe", "vte") if not getattr(self, name)]
+        return off

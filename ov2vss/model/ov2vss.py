@@ -1,0 +1,186 @@
+"""OV2VSS: the figure of the paper in code.
+
+    frame --backbone--> U --project, pool--> tokens --STCF with the past--> O_t --RFE with the distant frame--> O^_t --+
+      |                                                                                                              decoder -> logits
+      +--image encoder--> F^V --cosine with refined F^T--> X --conv, position--> X^ ---------------------------------+
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ov2vss.model.backbone import Backbone
+from ov2vss.model.config import STRIDES, ModelConfig
+from ov2vss.model.cost_volume import CostRefinement, PositionFeatures, cosine_volume
+from ov2vss.model.decoder import AuxiliaryHead, Decoder
+from ov2vss.model.dense_head import DenseHead
+from ov2vss.model.pooling import Grid, pool_tokens, resize_average
+from ov2vss.model.random_frame import RandomFrameEnhancement, RegionContext
+from ov2vss.model.stcf import SpatialTemporalFusion, upsample
+from ov2vss.model.text_refinement import TextRefinement
+
+
+@dataclass(frozen=True)
+class FrameFeatures:
+    """Everything that one frame contributes, whatever the classes and the past."""
+
+    levels: list[Tensor]
+    """Raw backbone maps ``[B, C_l, H/s, W/s]`` at strides 4, 8, 16, 32."""
+    tokens: Tensor
+    """Pooled projected features ``[B, 4, M, C]``."""
+    dense: Tensor
+    """F^V, unit length ``[B, D, hc, wc]``."""
+    position: Tensor
+    """``[B, P, hc, wc]``."""
+    lattice: Grid
+
+    def select(self, index: slice | Tensor) -> FrameFeatures:
+        """The same features for some frames of the batch."""
+        return replace(
+            self,
+            levels=[x[index] for x in self.levels],
+            tokens=self.tokens[index],
+            dense=self.dense[index],
+            position=self.position[index],
+        )
+
+
+class Prediction(NamedTuple):
+    """``logits [B, N, H/8, W/8]`` and, with an auxiliary head, ``aux [B, K, H/8, W/8]``."""
+
+    logits: Tensor
+    aux: Tensor | None
+
+
+class OV2VSS(nn.Module):
+    """The whole network for words given as embeddings.
+
+    Args:
+        config: the architecture.
+        aux_classes: number of closed-set classes of the auxiliary head; 0 leaves the head out.
+    """
+
+    def __init__(self, config: ModelConfig, aux_classes: int = 0) -> None:
+        super().__init__()
+        c = self.config = config
+        self.backbone = Backbone(c.backbone, c.mean, c.std, c.freeze_norm)
+        self.project = nn.ModuleList(nn.Conv2d(channels, c.width, 1) for channels in self.backbone.channels)
+        self.image_encoder = DenseHead(self.backbone.channels, c.dense_width, c.embed_dim)
+        if c.stcf:
+            self.stcf = SpatialTemporalFusion(c.width, c.references)
+        else:
+            self.flat_fusion = nn.Conv2d(len(STRIDES) * c.width, c.width, 1)
+        if c.rfe:
+            self.region_context = RegionContext(c.width, c.regions)
+            self.rfe = RandomFrameEnhancement(c.width, c.heads, c.rfe_residual)
+        if c.vte:
+            self.text_refinement = TextRefinement(c.embed_dim, c.heads, c.refine_ffn)
+        self.position = PositionFeatures(c.width, c.position_width)
+        self.cost = CostRefinement(c.cost_width, c.position_width)
+        self.decoder = Decoder(c.cost_width, c.width, c.decoder_width, c.decoder_groups, c.fusion)
+        self.aux_head = AuxiliaryHead(c.width, aux_classes, c.decoder_groups) if aux_classes else None
+
+    # -- once per frame ------------------------------------------------------------------------------------------
+
+    def encode(self, frame: Tensor) -> FrameFeatures:
+        """``frame``: RGB uint8 or float in [0, 255], ``[B, 3, H, W]``, H and W multiples of 32."""
+        image = frame.to(self.project[0].weight.dtype) / 255
+        levels = self.backbone(image)
+        dense = self.image_encoder(image, levels)
+        shallow = self.project[0](resize_average(levels[0], dense.shape[-2:]))
+        return FrameFeatures(
+            levels, self.tokens(levels), dense, self.position(shallow), (levels[-1].shape[-2], levels[-1].shape[-1])
+        )
+
+    def tokens(self, levels: list[Tensor]) -> Tensor:
+        """Pooled tokens ``[B, 4, M, C]``; pooling first and projecting after is the same and cheaper."""
+        pooled = []
+        for project, level, stride in zip(self.project, levels, STRIDES, strict=True):
+            pooled.append(F.linear(pool_tokens(level, stride), project.weight.flatten(1), project.bias))
+        return torch.stack(pooled, dim=1)
+
+    def context(self, tokens: Tensor, lattice: Grid) -> Tensor:
+        """L_r ``[B, R, C]`` of a distant frame."""
+        return self.region_context(tokens, lattice)
+
+    def target_queries(self, levels: list[Tensor]) -> list[Tensor]:
+        """The target frame's queries at strides 8, 16, 32, each ``[B, C, ., .]``."""
+        return self.stcf.target_queries([p(u) for p, u in zip(self.project[1:], levels[1:], strict=True)])
+
+    # -- once per frame, with the past ---------------------------------------------------------------------------
+
+    def fuse(self, target: FrameFeatures, past: Tensor | None) -> Tensor:
+        """O_t ``[B, C, H/8, W/8]`` from the target frame and D_{n-1} of the chain before it."""
+        if self.config.stcf:
+            return self.stcf.fuse(self.target_queries(target.levels), past)
+        size = target.levels[1].shape[-2:]
+        projected = [p(resize_average(u, size) if s < 8 else u) for p, u, s in zip(self.project, target.levels, STRIDES)]
+        return self.flat_fusion(torch.cat([upsample(u, size) for u in projected], dim=1))
+
+    def guidance(self, o_t: Tensor, context: Tensor | None, position: Tensor) -> Tensor:
+        """All of the decoder's input that no class changes, ``[B, c', H/8, W/8]``."""
+        o_hat = self.rfe(o_t, context) if self.config.rfe else o_t
+        return self.decoder.guidance(o_hat, self.cost.shared(position))
+
+    # -- once per class ------------------------------------------------------------------------------------------
+
+    def decode(self, guidance: Tensor, dense: Tensor, memory: tuple[Tensor, Tensor] | None, text: Tensor) -> Tensor:
+        """Logits ``[B, N, H/8, W/8]`` for class embeddings ``text [N, D]``."""
+        batch, count = dense.shape[0], text.shape[0]
+        if self.config.vte:
+            text = self.text_refinement(text, *memory)
+        else:
+            text = F.normalize(text, dim=-1).expand(batch, -1, -1)
+        volume = cosine_volume(text, dense)
+        cost = self.cost(volume.flatten(0, 1).unsqueeze(1))
+        if batch > 1:
+            guidance = guidance.repeat_interleave(count, dim=0)
+        return self.decoder(cost, guidance).reshape(batch, count, *guidance.shape[-2:])
+
+    # -- a clip --------------------------------------------------------------------------------------------------
+
+    def forward(self, clip: Tensor, distant: Tensor, text: Tensor, reference_grad: bool = True) -> Prediction:
+        """Clip mode.
+
+        Args:
+            clip: ``[B, n + 1, 3, H, W]`` RGB in [0, 255], references oldest first, the target frame last.
+            distant: the random (training) or most distant (test) frame, ``[B, 3, H, W]``.
+            text: class embeddings ``[N, D]``, unit length.
+            reference_grad: let gradients reach the backbone through the references and the distant frame too.
+        """
+        target = self.encode(clip[:, -1])
+        past = context = None
+        others = ([clip[:, k] for k in range(clip.shape[1] - 1)] if self.config.stcf else []) + (
+            [distant] if self.config.rfe else []
+        )
+        if others:
+            with torch.set_grad_enabled(reference_grad and torch.is_grad_enabled()):
+                levels = self.backbone(torch.cat(others).to(self.project[0].weight.dtype) / 255)
+            tokens = list(self.tokens(levels).split(clip.shape[0]))
+            if self.config.rfe:
+                context = self.context(tokens.pop(), target.lattice)
+            if self.config.stcf:
+                past = self.stcf.chain(tokens, target.lattice)
+        return self.predict(target, past, context, text)
+
+    def forward_single(self, frame: Tensor, text: Tensor) -> Prediction:
+        """The per-frame baseline: all references and the distant frame are the frame ``[B, 3, H, W]`` itself."""
+        target = self.encode(frame)
+        past = context = None
+        if self.config.stcf:
+            past = self.stcf.chain([target.tokens] * self.config.references, target.lattice)
+        if self.config.rfe:
+            context = self.context(target.tokens, target.lattice)
+        return self.predict(target, past, context, text)
+
+    def predict(self, target: FrameFeatures, past: Tensor | None, context: Tensor | None, text: Tensor) -> Prediction:
+        o_t = self.fuse(target, past)
+        guidance = self.guidance(o_t, context, target.position)
+        memory = self.text_refinement.memory(target.dense) if self.config.vte else None
+        logits = self.decode(guidance, target.dense, memory, text)
+        return Prediction(logits, self.aux_head(o_t) if self.aux_head is not None else None)

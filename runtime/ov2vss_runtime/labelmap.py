@@ -1,0 +1,70 @@
+"""From logits at stride 8 to a label map at the video's own size: bilinear upsampling and argmax in one pass.
+
+The same as ``argmax(interpolate(logits, size, mode="bilinear", align_corners=False), dim=0)``, without the
+``[N, h, w]`` tensor in between. The native kernel visits each cell of four corner values once, drops the classes that
+cannot win anywhere in it, and interpolates only the rest. Without the extension OpenCV does the same more slowly.
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import lru_cache
+from types import ModuleType
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from ov2vss_runtime.errors import OV2VSSError
+
+Labels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+
+
+@lru_cache(maxsize=1)
+def native() -> ModuleType | None:
+    """The compiled kernels, or None (logged once) where the package was built without a compiler."""
+    try:
+        from ov2vss_runtime import _native
+    except ImportError:
+        logging.getLogger("ov2vss_runtime").info("no native kernels: label maps are made with OpenCV (slower)")
+        return None
+    return _native
+
+
+def label_type(classes: int) -> type[np.uint8] | type[np.uint16]:
+    """uint8 up to 254 classes, uint16 above; the largest value stays free for "unknown"."""
+    return np.uint8 if classes <= 254 else np.uint16
+
+
+def label_map(logits: npt.NDArray[np.float32], size: tuple[int, int], threads: int = 1) -> Labels:
+    """Label of every pixel.
+
+    Args:
+        logits: ``[N, h, w]`` float32.
+        size: ``(H, W)`` of the label map, any size.
+        threads: threads of the native kernel.
+
+    Returns:
+        ``[H, W]``, uint8 or uint16 (above 254 classes); on exact ties the lower index.
+    """
+    if logits.ndim != 3 or 0 in logits.shape:
+        raise OV2VSSError(f"logits of shape {logits.shape}", "pass a non-empty float32 array [N, h, w]")
+    kernels = native()
+    if kernels is None:
+        return label_map_numpy(logits, size)
+    labels = np.empty(size, label_type(logits.shape[0]))
+    kernels.label_map(np.ascontiguousarray(logits, np.float32), labels, max(1, threads))
+    return labels
+
+
+def label_map_numpy(logits: npt.NDArray[np.float32], size: tuple[int, int]) -> Labels:
+    """The fallback: upsample one class at a time with OpenCV and keep a running maximum."""
+    shape = (size[1], size[0])
+    best = cv2.resize(np.ascontiguousarray(logits[0], np.float32), shape, interpolation=cv2.INTER_LINEAR)
+    labels = np.zeros(size, label_type(logits.shape[0]))
+    for index in range(1, logits.shape[0]):
+        value = cv2.resize(np.ascontiguousarray(logits[index], np.float32), shape, interpolation=cv2.INTER_LINEAR)
+        wins = value > best
+        np.copyto(labels, index, where=wins, casting="unsafe")
+        np.maximum(best, value, out=best)
+    return labels

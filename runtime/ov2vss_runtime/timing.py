@@ -1,0 +1,47 @@
+"""Time per stage, accumulated: cheap enough to be always on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+class Stopwatch:
+    """Seconds and calls per named stage.
+
+    >>> watch = Stopwatch()
+    >>> with watch("decode"):
+    ...     pass
+    >>> list(watch.seconds)
+    ['decode']
+    """
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
+
+    def timed(self, stage: str, items: Iterable[T]) -> Iterator[T]:
+        """Iterate, counting the time that each next item takes as ``stage``."""
+        iterator = iter(items)
+        while True:
+            with self(stage):
+                try:
+                    item = next(iterator)
+                except StopIteration:
+                    return
+            yield item
+
+    def per_frame_ms(self, frames: int) -> dict[str, float]:
+        """Milliseconds a frame, by stage."""
+        return {name: 1000 * value / max(frames, 1) for name, value in self.seconds.items()}
