@@ -50,6 +50,8 @@ class TrainConfig(BaseModel):
     """Weight of the main loss (Eq. 15)."""
     beta: float = 1.0
     """Weight of the auxiliary loss."""
+    gamma: float = 0.0
+    """Weight of the dense loss, for image encoders that are trained (see ov2vss/train/loss.py)."""
     reference_grad: bool = True
     """Let gradients reach the backbone through references and the distant frame."""
     wordings: str = ""
@@ -75,7 +77,8 @@ PRESETS: dict[str, TrainConfig] = {
     "tiny": TrainConfig(
         preset="tiny",
         model=ModelConfig(
-            backbone="test_convnext2",
+            backbone="test_resnet",
+            freeze_norm=False,
             width=32,
             regions=16,
             heads=4,
@@ -91,14 +94,16 @@ PRESETS: dict[str, TrainConfig] = {
         data="shapes",
         size=(128, 192),
         crop=(128, 192),
-        scale=(0.8, 1.25),
-        iterations=700,
-        per_frame_iterations=450,
+        scale=(0.9, 1.1),
+        iterations=750,
+        per_frame_iterations=640,
         batch=8,
-        lr=1e-3,
+        lr=4e-3,
         head_lr_factor=1.0,
         warmup=50,
         clip_grad=1.0,
+        beta=0.4,
+        gamma=1.0,
         photometric=False,
     ),
     "lite": TrainConfig(
@@ -127,18 +132,19 @@ PRESETS: dict[str, TrainConfig] = {
         crop=(352, 416),
         scale=(0.6, 1.6),
         gap=1,
-        iterations=1400,
-        per_frame_iterations=1000,
+        iterations=1200,
+        per_frame_iterations=900,
         batch=6,
         lr=2.5e-4,
         head_lr_factor=4.0,
         warmup=50,
         clip_grad=1.0,
+        beta=0.4,
+        gamma=0.5,
         reference_grad=False,
         wordings="street",
         negatives=4,
         precision="bf16-mixed",
-        validate_every=0,
     ),
 }
 

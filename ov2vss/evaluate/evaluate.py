@@ -10,6 +10,7 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from ov2vss.data.source import VideoSet
+from ov2vss.errors import OV2VSSError
 from ov2vss_runtime.metrics import Confusion, group_scores, video_consistency
 from ov2vss_runtime.protocol import label_table, protocol_classes
 from ov2vss_runtime.stream import Stream
@@ -43,8 +44,6 @@ def make_protocol(videos: VideoSet, name: str, wording: Vocabulary | None, unsee
         wording: line ``i`` words class ``i`` of the data set; more lines are distractors. None: the data set's names.
         unseen: indices of unseen classes; None: as the data set says.
     """
-    from ov2vss.errors import OV2VSSError
-
     total = len(videos.classes)
     unseen = videos.unseen if unseen is None else unseen
     classes = protocol_classes(name, total, unseen)
@@ -88,6 +87,12 @@ def evaluate(videos: VideoSet, protocol: Protocol, predict: Predict, progress: b
             for index, prediction in enumerate(predict(videos, video)):
                 if index in labelled:
                     truth = table[videos.mask(video, index)]
+                    if truth.shape != prediction.shape:
+                        raise OV2VSSError(
+                            f"{videos.videos[video]} frame {videos.frame_name(video, index)}: the prediction is "
+                            f"{prediction.shape}, the mask {truth.shape}",
+                            "write predictions at the size of the masks",
+                        )
                     confusion.update(truth, prediction)
                     if dense:
                         truths.append(truth)

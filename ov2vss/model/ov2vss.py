@@ -51,10 +51,17 @@ class FrameFeatures:
 
 
 class Prediction(NamedTuple):
-    """``logits [B, N, H/8, W/8]`` and, with an auxiliary head, ``aux [B, K, H/8, W/8]``."""
+    """Scores of one batch.
+
+    Attributes:
+        logits: ``[B, N, H/8, W/8]``.
+        aux: closed-set logits of the auxiliary head ``[B, K, H/8, W/8]``, if there is one.
+        volume: the cosine volume X ``[B, N, hc, wc]`` of the *unrefined* class embeddings.
+    """
 
     logits: Tensor
     aux: Tensor | None
+    volume: Tensor
 
 
 class OV2VSS(nn.Module):
@@ -183,4 +190,6 @@ class OV2VSS(nn.Module):
         guidance = self.guidance(o_t, context, target.position)
         memory = self.text_refinement.memory(target.dense) if self.config.vte else None
         logits = self.decode(guidance, target.dense, memory, text)
-        return Prediction(logits, self.aux_head(o_t) if self.aux_head is not None else None)
+        aux = self.aux_head(o_t) if self.aux_head is not None else None
+        volume = cosine_volume(text.expand(target.dense.shape[0], -1, -1), target.dense)
+        return Prediction(logits, aux, volume)

@@ -153,7 +153,7 @@ class Trainer:
             prediction = self.model.forward_single(batch["clip"][:, 0], text)
         else:
             prediction = self.model(batch["clip"], batch["distant"], text, config.reference_grad)
-        total, valid = loss_sum(prediction, batch["labels"], config.alpha, config.beta)
+        total, valid = loss_sum(prediction, batch["labels"], config.alpha, config.beta, config.gamma)
         loss = total / valid.clamp(min=1)
         if not torch.isfinite(loss):
             raise OV2VSSError(

@@ -1,4 +1,4 @@
-"""The training loss (Eqs. 7 and 15)."""
+"""The training loss (Eqs. 7 and 15), with one addition for models whose image encoder is trained (docs/decisions.md)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,13 @@ from ov2vss.model.stcf import upsample
 from ov2vss_runtime.protocol import VOID
 
 
-def loss_sum(prediction: Prediction, labels: Tensor, alpha: float, beta: float) -> tuple[Tensor, Tensor]:
+TEMPERATURE = 0.07
+"""Of the softmax over cosines in the dense loss."""
+
+
+def loss_sum(
+    prediction: Prediction, labels: Tensor, alpha: float, beta: float, gamma: float = 0.0
+) -> tuple[Tensor, Tensor]:
     """Summed loss and the number of valid pixels; their quotient over the whole batch is the loss.
 
     Kept apart so that several processes or accumulated steps can divide by the global count.
@@ -19,6 +25,7 @@ def loss_sum(prediction: Prediction, labels: Tensor, alpha: float, beta: float) 
         prediction: logits at stride 8, upsampled here to the size of the labels.
         labels: uint8 ``[B, H, W]``, 255 void.
         alpha, beta: weights of the main and the auxiliary cross-entropy.
+        gamma: weight of the dense loss: cross-entropy of ``cosine / TEMPERATURE`` between F^V and the class embeddings.
     """
     target = labels.long()
     size = labels.shape[-2:]
@@ -29,4 +36,6 @@ def loss_sum(prediction: Prediction, labels: Tensor, alpha: float, beta: float) 
     total = alpha * cross_entropy(prediction.logits)
     if prediction.aux is not None and beta:
         total = total + beta * cross_entropy(prediction.aux)
+    if gamma:
+        total = total + gamma * cross_entropy(prediction.volume / TEMPERATURE)
     return total, (target != VOID).sum()

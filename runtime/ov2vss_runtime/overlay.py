@@ -11,6 +11,9 @@ import numpy.typing as npt
 LEGEND_CLASSES = 32
 """Vocabularies up to this size are listed whole; of larger ones the classes that the frame shows most."""
 
+LEGEND_SHARE = 0.34
+"""A legend that would cover more of the frame's height is left out."""
+
 _BASE = (
     (70, 130, 180), (150, 90, 60), (240, 200, 60), (128, 64, 128), (240, 60, 200), (90, 160, 50), (230, 80, 30),
     (110, 110, 230), (40, 70, 220), (220, 20, 60), (0, 190, 190), (250, 170, 120), (0, 110, 90), (190, 220, 130),
@@ -57,9 +60,9 @@ class Overlay:
             counts = np.bincount(labels.ravel(), minlength=len(self.names))[: len(self.names)]
             top = [int(k) for k in np.argsort(-counts, kind="stable")[:LEGEND_CLASSES] if counts[k]]
             legend = self._make_legend(sorted(top))
-        h, w = min(legend.shape[0], out.shape[0]), min(legend.shape[1], out.shape[1])
-        corner = out[out.shape[0] - h :, :w]
-        cv2.addWeighted(corner, 0.25, legend[:h, :w], 0.75, 0, dst=corner)
+        if legend.shape[0] <= LEGEND_SHARE * out.shape[0]:
+            strip = out[out.shape[0] - legend.shape[0] :]
+            cv2.addWeighted(strip, 0.25, legend, 0.75, 0, dst=strip)
         return out
 
     def _make_legend(self, classes: list[int]) -> npt.NDArray[np.uint8]:

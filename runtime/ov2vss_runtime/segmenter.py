@@ -65,6 +65,7 @@ class Segmenter:
         vocabulary: Vocabulary | str | Sequence[str] | None = None,
         gap: int | None = None,
         distant: DistantPolicy | None = None,
+        embeddings: npt.NDArray[np.float32] | None = None,
     ) -> SegmenterStream:
         """Start one video.
 
@@ -73,11 +74,12 @@ class Segmenter:
             vocabulary: the words (see :meth:`Vocabulary.parse`); None for the bundle's own.
             gap: distance between references in frames; None for the bundle's own.
             distant: ``farthest`` (default for files), ``first`` (default without one) or ``reservoir``.
+            embeddings: class embeddings ``[N, D]`` of the vocabulary, to share them among streams.
         """
         words = self.bundle.default_vocabulary if vocabulary is None else Vocabulary.parse(vocabulary)
         reader = VideoReader(source) if isinstance(source, str | Path) else source
         policy: DistantPolicy = distant or ("farthest" if reader is not None else "first")
-        stream = SegmenterStream(self, words, gap or self.bundle.manifest.gap, policy, reader)
+        stream = SegmenterStream(self, words, gap or self.bundle.manifest.gap, policy, reader, embeddings)
         if reader is not None:
             if aspect_differs((reader.height, reader.width), self.engine.size):
                 log.warning(
@@ -95,7 +97,13 @@ class SegmenterStream(Stream):
     """A :class:`Stream` over a bundle; iterating over it runs the source that it was opened with."""
 
     def __init__(
-        self, segmenter: Segmenter, vocabulary: Vocabulary, gap: int, distant: DistantPolicy, reader: VideoReader | None
+        self,
+        segmenter: Segmenter,
+        vocabulary: Vocabulary,
+        gap: int,
+        distant: DistantPolicy,
+        reader: VideoReader | None,
+        embeddings: npt.NDArray[np.float32] | None,
     ) -> None:
         self.segmenter, self.reader = segmenter, reader
         super().__init__(
@@ -105,6 +113,7 @@ class SegmenterStream(Stream):
             gap,
             distant,
             segmenter.threads,
+            embeddings,
         )
 
     def set_vocabulary(

@@ -1,0 +1,133 @@
+"""``ov2vss-eval``: a checkpoint, a bundle or stored predictions against labelled videos."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import numpy as np
+
+from ov2vss_runtime.console import CONTEXT, print_json, program
+
+
+@click.command(context_settings=CONTEXT)
+@click.option("--ckpt", default=None, type=click.Path(path_type=Path), help="Run folder of ov2vss-train (torch model).")
+@click.option("--bundle", default=None, help="Bundle folder or built-in name (exported graphs).")
+@click.option("--pred", default=None, type=click.Path(path_type=Path), help="Predictions DIR/<video>/<frame>.png, raw ids.")
+@click.option("--data", required=True, help="A folder in the VSPW layout, or 'shapes'.")
+@click.option("--split", default="test", show_default=True)
+@click.option("--protocol", default="all", show_default=True, type=click.Choice(["all", "seen", "unseen"]),
+              help="Which classes are evaluated and offered as words.")  # fmt: skip
+@click.option("--vocab", default=None, metavar="FILE|WORDS",
+              help="Entry i words class i of the data set; further entries are distractors.")  # fmt: skip
+@click.option("--gap", default=None, type=click.IntRange(1, 10_000),
+              help="Distance of references in frames [default: the training data's; the bundle's].")  # fmt: skip
+@click.option("--per-frame", is_flag=True, help="With --ckpt: the same model with every reference equal to the frame.")
+@click.option("--json", "json_file", default=None, type=click.Path(path_type=Path), help="Write the scores to FILE; - prints them as the last line of stdout.")
+@program
+def main(
+    ckpt: Path | None,
+    bundle: str | None,
+    pred: Path | None,
+    data: str,
+    split: str,
+    protocol: str,
+    vocab: str | None,
+    gap: int | None,
+    per_frame: bool,
+    json_file: Path | None,
+) -> None:
+    """Score a model, or anybody's predictions, on labelled videos; one streaming pass per video.
+
+    \b
+      ov2vss-eval --ckpt runs/street --data camvid --split test --gap 1
+      ov2vss-eval --bundle street-lite --data camvid --gap 1 --vocab paraphrases.txt
+      ov2vss-eval --pred predictions/ --data camvid --json scores.json
+    """
+    from ov2vss.data import open_videos
+    from ov2vss.errors import OV2VSSError
+    from ov2vss.evaluate.evaluate import Predict, evaluate, make_protocol, predict_with
+    from ov2vss_runtime.vocabulary import Vocabulary
+
+    if sum(x is not None for x in (ckpt, bundle, pred)) != 1:
+        raise click.UsageError("give exactly one of --ckpt, --bundle and --pred")
+    if per_frame and ckpt is None:
+        raise click.UsageError("--per-frame needs --ckpt")
+    videos = open_videos(data, split)
+    wording = Vocabulary.parse(vocab) if vocab is not None else None
+    unseen = None
+    predict: Predict
+    if ckpt is not None:
+        from ov2vss import checkpoint
+        from ov2vss.text import build_text_encoder
+        from ov2vss.torch_engine import PerFrameEngine, TorchEngine
+        from ov2vss_runtime.stream import Stream
+
+        found = checkpoint.find(ckpt)
+        train = found.run.train
+        missing = [name for name in found.run.unseen if name not in videos.classes.names]
+        unseen = None if missing or not found.run.unseen else [videos.classes.names.index(n) for n in found.run.unseen]
+        setup = make_protocol(videos, protocol, wording, unseen)
+        runner = (PerFrameEngine if per_frame else TorchEngine)(
+            found.build(), train.size, build_text_encoder(train.model)
+        )
+        templates, distance = train.model.templates, gap or train.gap
+        embeddings = Stream(runner, setup.vocabulary, templates, distance).embeddings
+        predict = predict_with(
+            lambda: Stream(runner, setup.vocabulary, templates, distance, "farthest", embeddings=embeddings)
+        )
+    elif bundle is not None:
+        from ov2vss_runtime.segmenter import Segmenter
+
+        segmenter = Segmenter.load(bundle)
+        setup = make_protocol(videos, protocol, wording)
+        embeddings = segmenter.stream(None, setup.vocabulary).embeddings
+        predict = predict_with(
+            lambda: segmenter.stream(None, setup.vocabulary, gap, "farthest", embeddings=embeddings)
+        )
+    else:
+        setup = make_protocol(videos, protocol, wording)
+        predict = _stored(pred, setup.classes)
+    scores = evaluate(videos, setup, predict, progress=True)
+    for name, value in scores["per_class"].items():
+        click.echo(f"{name:<32} {'-' if value is None else format(value, '.4f')}")
+    summary = {k: v for k, v in scores.items() if isinstance(v, float)}
+    click.echo("  ".join(f"{name} {value:.4f}" for name, value in summary.items()) or "no labelled pixel was evaluated")
+    if str(json_file) == "-":
+        print_json(scores)
+    elif json_file is not None:
+        part = json_file.with_name(json_file.name + ".part")
+        part.write_text(json.dumps(scores, indent=1, allow_nan=False) + "\n")
+        part.replace(json_file)
+    if scores["miou"] is None:
+        raise OV2VSSError("no labelled pixel was evaluated", "check --split and --protocol")
+
+
+def _stored(folder: Path, classes: list[int]):
+    """Predictions read from PNGs: raw id ``k`` is class ``k - 1`` of the data set, 0 is unknown."""
+    from ov2vss.data.source import VideoSet
+    from ov2vss.errors import OV2VSSError
+
+    def predict(videos: VideoSet, video: int) -> Iterator[np.ndarray]:
+        import cv2
+
+        total = len(videos.classes)
+        table = np.full(65_536, 65_535, np.uint16)
+        for position, k in enumerate(classes):
+            table[k + 1] = position
+        # A class of the data set that this protocol leaves out stays a wrong answer, never a void one.
+        for index in range(videos.length(video)):
+            path = folder / videos.videos[video] / f"{videos.frame_name(video, index)}.png"
+            if not path.is_file():
+                if index in set(videos.labelled(video)):
+                    raise OV2VSSError(f"prediction {path} is missing", f"write one PNG per labelled frame ({total} classes)")
+                yield np.full((1, 1), 65_535, np.uint16)
+                continue
+            image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+            if image is None or image.ndim != 2:
+                raise OV2VSSError(f"prediction {path} is not a single-channel PNG", "store raw class ids")
+            yield table[image]
+
+    return predict

@@ -1,0 +1,118 @@
+"""Shared fixtures: small models, short videos, and one really trained tiny run for the whole session."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+
+from ov2vss.model import OV2VSS, ModelConfig
+from ov2vss.presets import PRESETS
+
+SCRIPTS = Path(sys.executable).parent
+
+
+def run_program(name: str, *args: str | Path, cwd: Path | None = None, timeout: int = 1500) -> subprocess.CompletedProcess:
+    """Run one of the four programs as a user would."""
+    command = [str(SCRIPTS / name), *map(str, args)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=timeout, check=False)
+
+
+def write_video(path: Path, frames: list[np.ndarray], pts: list[int] | None = None, time_base: Fraction = Fraction(1, 25),
+                codec: str = "libx264", audio: bool = False, pix_fmt: str = "yuv420p") -> Path:  # fmt: skip
+    """Encode RGB frames, with an optional tone as AAC; ``pts`` in units of ``time_base``."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=round(1 / time_base) if time_base < 1 else 25)
+        stream.height, stream.width = frames[0].shape[:2]
+        stream.pix_fmt = pix_fmt
+        stream.time_base = stream.codec_context.time_base = time_base
+        sound = container.add_stream("aac", rate=48000, layout="mono") if audio else None
+        for index, rgb in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24")
+            frame.pts, frame.time_base = (pts or range(len(frames)))[index], time_base
+            for packet in stream.encode(frame):
+                container.mux(packet)
+        for packet in stream.encode(None):
+            container.mux(packet)
+        if sound is not None:
+            seconds = len(frames) * float(time_base)
+            wave = 0.3 * np.sin(2 * np.pi * 440 * np.arange(int(48000 * seconds)) / 48000)
+            for start in range(0, len(wave), 1024):
+                chunk = av.AudioFrame.from_ndarray(wave[None, start : start + 1024].astype(np.float32), "fltp", "mono")
+                chunk.rate, chunk.pts = 48000, start
+                for packet in sound.encode(chunk):
+                    container.mux(packet)
+            for packet in sound.encode(None):
+                container.mux(packet)
+    return path
+
+
+def moving_frames(count: int, size: tuple[int, int] = (96, 160), seed: int = 0) -> list[np.ndarray]:
+    """Frames of a smooth, slowly drifting picture with a bright square that moves."""
+    import cv2
+
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(30, 220, (8, 12, 3)).astype(np.uint8)
+    big = cv2.resize(coarse, (size[1] + count, size[0]), interpolation=cv2.INTER_CUBIC)
+    frames = []
+    for t in range(count):
+        frame = big[:, t : t + size[1]].copy()
+        x = (7 * t) % (size[1] - 24)
+        frame[20:44, x : x + 24] = (230, 40, 40)
+        frames.append(frame)
+    return frames
+
+
+@pytest.fixture(scope="session")
+def config() -> ModelConfig:
+    return PRESETS["tiny"].model
+
+
+@pytest.fixture(scope="session")
+def model(config: ModelConfig) -> OV2VSS:
+    """A tiny model with random weights; every gate and norm away from its neutral initial value."""
+    return random_model(config)
+
+
+def random_model(config: ModelConfig, seed: int = 0) -> OV2VSS:
+    torch.manual_seed(seed)
+    model = OV2VSS(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return model.requires_grad_(False)
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """What ``ov2vss-train`` without arguments left behind."""
+
+    folder: Path
+    report: dict
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> TrainedRun:
+    """The tiny preset, trained in full by the program itself (a few minutes, once a session)."""
+    cwd = tmp_path_factory.mktemp("train")
+    done = run_program("ov2vss-train", "--json", cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout.splitlines()[-1])
+    return TrainedRun(cwd / report["checkpoint"], report)
+
+
+@pytest.fixture(scope="session")
+def bundle(trained: TrainedRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The trained tiny model as a bundle."""
+    out = tmp_path_factory.mktemp("export") / "shapes"
+    done = run_program("ov2vss-export", "--ckpt", trained.folder, "--out", out)
+    assert done.returncode == 0, done.stderr
+    return out

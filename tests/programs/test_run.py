@@ -1,0 +1,165 @@
+"""``ov2vss-run`` from the outside: outputs, words at run time, and every bad input as one clear line."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from ov2vss_runtime.segmenter import Segmenter
+from ov2vss_runtime.video import VideoReader
+from tests.conftest import moving_frames, run_program, write_video
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_video(tmp_path_factory.mktemp("video") / "video.mp4", moving_frames(12), audio=True)
+
+
+def test_outputs(bundle: Path, video: Path, tmp_path: Path) -> None:
+    done = run_program("ov2vss-run", video, "--bundle", bundle, "--masks", tmp_path / "masks", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""  # no progress bar off a terminal
+    report = json.loads(done.stdout.splitlines()[-1])
+    assert report["frames"] == 12
+    assert {"fps", "seconds", "stages_ms", "outputs"} <= report.keys()
+    assert {"decode", "backbone", "step", "decoder", "labels", "encode"} <= report["stages_ms"].keys()
+    out = VideoReader(tmp_path / "video.ov2vss.mp4")
+    source = VideoReader(video)
+    assert (out.frames, out.height, out.width, out.has_audio) == (12, source.height, source.width, True)
+    assert [f.time for f in out] == pytest.approx([f.time for f in source])
+    with av.open(str(tmp_path / "video.ov2vss.mp4")) as container:
+        assert container.streams.video[0].codec_context.name == "h264"
+
+    # The masks are what the library gives for the same file: index + 1.
+    masks = sorted((tmp_path / "masks" / "video").glob("*.png"))
+    assert [m.name for m in masks] == [f"{i:06d}.png" for i in range(12)]
+    for path, result in zip(masks, Segmenter.load(bundle).stream(video), strict=True):
+        assert np.array_equal(np.asarray(Image.open(path)), result.labels + 1)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["masks", "video.ov2vss.mp4"]
+
+
+def test_words_at_run_time(bundle: Path, video: Path, tmp_path: Path) -> None:
+    (tmp_path / "words.txt").write_text("background\nred square, red box\n")
+    labels = []
+    for index, words in enumerate(("background; red square, red box", "words.txt")):
+        done = run_program(
+            "ov2vss-run", video, "--bundle", bundle, "--vocab", words, "--out", f"{index}.mp4", "--masks", str(index),
+            cwd=tmp_path,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        labels.append(np.stack([np.asarray(Image.open(p)) for p in sorted((tmp_path / str(index)).rglob("*.png"))]))
+    assert np.array_equal(labels[0], labels[1])
+    assert set(np.unique(labels[0])) <= {1, 2}
+
+
+def test_several_sources_equal_separate_runs(bundle: Path, video: Path, tmp_path: Path) -> None:
+    other = write_video(tmp_path / "other.mp4", moving_frames(9, seed=5))
+    done = run_program("ov2vss-run", video, other, "--bundle", bundle, "--out-dir", tmp_path / "both", "--masks", tmp_path / "a")
+    assert done.returncode == 0, done.stderr
+    for source in (video, other):
+        alone = run_program("ov2vss-run", source, "--bundle", bundle, "--out-dir", tmp_path / "alone", "--masks", tmp_path / "b")
+        assert alone.returncode == 0, alone.stderr
+        for path in (tmp_path / "a" / source.stem).glob("*.png"):
+            assert path.read_bytes() == (tmp_path / "b" / source.stem / path.name).read_bytes()
+
+
+def check_refusal(done, message: str, folder: Path, before: set[Path]) -> None:
+    assert done.returncode == 1, (done.returncode, done.stdout, done.stderr)
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("error: ")
+    assert message in lines[0]
+    assert "Traceback" not in done.stdout + done.stderr
+    assert set(folder.rglob("*")) == before, "something was left behind"
+
+
+def test_bad_input_is_one_clear_line(bundle: Path, video: Path, tmp_path: Path) -> None:
+    (tmp_path / "text.mp4").write_text("not a video\n" * 100)
+    (tmp_path / "cut.mp4").write_bytes(video.read_bytes()[: video.stat().st_size // 2])
+    (tmp_path / "empty.txt").write_text("# nothing\n")
+    (tmp_path / "twice.txt").write_text("road\nsky\nroad\n")
+    flipped = Path(shutil.copytree(bundle, tmp_path / "flipped"))
+    data = bytearray((flipped / "decoder.onnx").read_bytes())
+    data[1000] ^= 255
+    (flipped / "decoder.onnx").write_bytes(data)
+    (tmp_path / "file").write_text("")
+    (tmp_path / "taken.mp4").mkdir()
+    before = set(tmp_path.rglob("*"))
+    whole = ["--bundle", bundle]
+    for args, message in [
+        (["missing.mp4", *whole], "missing.mp4 does not exist"),
+        (["text.mp4", *whole], "text.mp4 cannot be opened as a video"),
+        (["cut.mp4", *whole], "cut.mp4"),
+        ([video, *whole, "--vocab", "empty.txt"], "empty.txt: no class names"),
+        ([video, *whole, "--vocab", ""], "no class names"),
+        ([video, *whole, "--vocab", "twice.txt"], "twice.txt, entry 3: 'road' repeats entry 1"),
+        ([video, *whole, "--vocab", "missing.txt"], "missing.txt does not exist"),
+        ([video, "--bundle", "flipped"], "decoder.onnx is not the file that was exported"),
+        ([video, "--bundle", "nowhere"], "neither a folder nor built in"),
+        ([video, *whole, "--out", "file/out.mp4"], "file"),
+        ([video, *whole, "--out", "taken.mp4"], "taken.mp4 is not a file"),
+        ([video, *whole, "--out", "/proc/out.mp4"], "/proc/out.mp4 cannot be written"),
+        ([video, *whole, "--masks", "file"], "file"),
+        ([video, *whole, "--precision", "fp64"], "no precision 'fp64'"),
+        ([video, *whole, "--backend", "magic"], "backend 'magic' is not offered"),
+    ]:
+        done = run_program("ov2vss-run", *args, cwd=tmp_path)
+        check_refusal(done, message, tmp_path, before)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
+def test_unwritable_folder(bundle: Path, video: Path, tmp_path: Path) -> None:
+    locked = tmp_path / "locked"
+    locked.mkdir(mode=0o500)
+    done = run_program("ov2vss-run", video, "--bundle", bundle, "--out", locked / "out.mp4")
+    check_refusal(done, "cannot be written", locked, set())
+
+
+def test_full_disk(bundle: Path, video: Path, tmp_path: Path) -> None:
+    """/dev/full answers every write with ENOSPC."""
+    target = tmp_path / "out.mp4"
+    (tmp_path / "out.part.mp4").symlink_to("/dev/full")
+    done = run_program("ov2vss-run", video, "--bundle", bundle, "--out", target)
+    assert done.returncode == 1
+    assert "out.part.mp4 cannot be written" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not target.exists()
+
+
+def test_wrong_usage_and_debug(bundle: Path, tmp_path: Path) -> None:
+    assert run_program("ov2vss-run").returncode == 2
+    assert run_program("ov2vss-run", "a.mp4", "--no-such-option").returncode == 2
+    done = run_program("ov2vss-run", tmp_path / "missing.mp4", "--bundle", bundle, "--debug")
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["ov2vss-run", "ov2vss-train", "ov2vss-eval", "ov2vss-export"])
+def test_help_and_version(name: str) -> None:
+    for flag in ("-h", "--help"):
+        done = run_program(name, flag)
+        assert done.returncode == 0
+        assert name in done.stdout  # the examples
+    version = run_program(name, "--version")
+    assert version.returncode == 0
+    assert version.stdout.strip().startswith("ov2vss")
+
+
+def test_export_refusals(trained, tmp_path: Path) -> None:
+    (tmp_path / "taken").mkdir()
+    before = set(tmp_path.rglob("*"))
+    ckpt = ["--ckpt", trained.folder]
+    for args, message in [
+        (["--ckpt", "nowhere"], "nowhere does not exist"),
+        (["--ckpt", tmp_path / "taken"], "is not a training run"),
+        ([*ckpt, "--vocab", "a; a"], "repeats entry 1"),
+        ([*ckpt, "--out", "taken"], "taken already exists"),
+        ([*ckpt, "--size", "big"], "HEIGHTxWIDTH"),
+        ([*ckpt, "--out", "b", "--calibrate", "missing.mp4"], "missing.mp4 does not exist"),
+    ]:
+        check_refusal(run_program("ov2vss-export", *args, cwd=tmp_path), message, tmp_path, before)
