@@ -75,7 +75,8 @@ class Checkpoint:
         except RuntimeError as error:
             first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
             raise OV2VSSError(
-                f"{self.weights_file} does not fit its config.json ({first[:120]})", "use the checkpoint's own config.json"
+                f"{self.weights_file} does not fit its config.json ({first[:120]})",
+                "use the checkpoint's own config.json",
             ) from None
         return model.eval()
 
@@ -147,7 +148,9 @@ def find(path: str | Path, which: str = "best") -> Checkpoint:
     run = path.parent if STEP.match(path.resolve().name) else path
     config = run / "config.json"
     if not config.is_file():
-        raise OV2VSSError(f"{run} is not a training run: it has no config.json", "give the folder of ov2vss-train --out")
+        raise OV2VSSError(
+            f"{run} is not a training run: it has no config.json", "give the folder of ov2vss-train --out"
+        )
     try:
         parsed = RunConfig.model_validate_json(config.read_bytes())
     except (ValidationError, ValueError) as error:

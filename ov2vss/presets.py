@@ -37,7 +37,7 @@ class TrainConfig(BaseModel):
 
     iterations: int = Field(100_000, ge=1)
     per_frame_iterations: int = Field(0, ge=0)
-    """The first iterations train with every reference and the distant frame equal to t: one backbone pass, not n + 2."""
+    """The first iterations have every reference and the distant frame equal to t: one backbone pass, not n + 2."""
     batch: int = Field(4, ge=1)
     lr: float = Field(3e-6, gt=0)
     head_lr_factor: float = 10.0

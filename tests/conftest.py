@@ -20,14 +20,23 @@ from ov2vss.presets import PRESETS
 SCRIPTS = Path(sys.executable).parent
 
 
-def run_program(name: str, *args: str | Path, cwd: Path | None = None, timeout: int = 1500) -> subprocess.CompletedProcess:
+def run_program(
+    name: str, *args: str | Path, cwd: Path | None = None, timeout: int = 1500
+) -> subprocess.CompletedProcess:
     """Run one of the four programs as a user would."""
     command = [str(SCRIPTS / name), *map(str, args)]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=timeout, check=False)
 
 
-def write_video(path: Path, frames: list[np.ndarray], pts: list[int] | None = None, time_base: Fraction = Fraction(1, 25),
-                codec: str = "libx264", audio: bool = False, pix_fmt: str = "yuv420p") -> Path:  # fmt: skip
+def write_video(
+    path: Path,
+    frames: list[np.ndarray],
+    pts: list[int] | None = None,
+    time_base: Fraction = Fraction(1, 25),
+    codec: str = "libx264",
+    audio: bool = False,
+    pix_fmt: str = "yuv420p",
+) -> Path:
     """Encode RGB frames, with an optional tone as AAC; ``pts`` in units of ``time_base``."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=round(1 / time_base) if time_base < 1 else 25)

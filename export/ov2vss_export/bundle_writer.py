@@ -25,9 +25,19 @@ from ov2vss_export.model_card import model_card
 from ov2vss_export.onnx_export import OPSET, export_graph, save_onnx, tag
 from ov2vss_export.text_weights import quantize_weights
 from ov2vss_runtime.bundle import (
-    FORMAT_VERSION, MANIFEST, Bundle, FileInfo, GraphInfo, Manifest, PreprocessInfo, StateInfo, TensorInfo,
-    VocabularyInfo, file_sha256, vocabulary_key,
-)  # fmt: skip
+    FORMAT_VERSION,
+    MANIFEST,
+    Bundle,
+    FileInfo,
+    GraphInfo,
+    Manifest,
+    PreprocessInfo,
+    StateInfo,
+    TensorInfo,
+    VocabularyInfo,
+    file_sha256,
+    vocabulary_key,
+)
 from ov2vss_runtime.ort_engine import OrtEngine
 from ov2vss_runtime.text import class_embeddings
 from ov2vss_runtime.vocabulary import Vocabulary
@@ -116,14 +126,24 @@ def _write_files(request: ExportRequest, folder: Path, specs: list[GraphSpec], e
         weights = "float32"
         if spec.name == "text" and request.text_weights == "int8":
             proto, weights = quantize_weights(proto), "int8"
-        tag(proto, producer=f"ov2vss {version('ov2vss')}", graph=spec.name, precision=PRECISION,
-            checkpoint_sha256=checkpoint_sha256, size=f"{request.size[0]}x{request.size[1]}")  # fmt: skip
+        tag(
+            proto,
+            producer=f"ov2vss {version('ov2vss')}",
+            graph=spec.name,
+            precision=PRECISION,
+            checkpoint_sha256=checkpoint_sha256,
+            size=f"{request.size[0]}x{request.size[1]}",
+        )
         path = folder / f"{spec.name}.onnx"
         save_onnx(proto, path)
         graphs[spec.name] = GraphInfo(
-            file=path.name, sha256=file_sha256(path), opset=OPSET, weights=weights,
-            inputs=[_tensor_info(v) for v in proto.graph.input], outputs=[_tensor_info(v) for v in proto.graph.output],
-        )  # fmt: skip
+            file=path.name,
+            sha256=file_sha256(path),
+            opset=OPSET,
+            weights=weights,
+            inputs=[_tensor_info(v) for v in proto.graph.input],
+            outputs=[_tensor_info(v) for v in proto.graph.output],
+        )
     tokenizer = folder / "tokenizer.json"
     tokenizer.write_text(encoder.tokenizer.to_str(), encoding="utf-8")
     cache = folder / "vocabulary.safetensors"
@@ -133,24 +153,37 @@ def _write_files(request: ExportRequest, folder: Path, specs: list[GraphSpec], e
         format_version=FORMAT_VERSION,
         name=request.out.name,
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        producer={p: version(p) for p in ("ov2vss", "torch", "timm", "onnx", "onnxscript", "onnxruntime", "tokenizers")},
+        producer={
+            p: version(p) for p in ("ov2vss", "torch", "timm", "onnx", "onnxscript", "onnxruntime", "tokenizers")
+        },
         source={
-            "checkpoint_sha256": checkpoint_sha256, "step": request.checkpoint.state["step"], "preset": train.preset,
-            "data": Path(train.data).name, "model": config.model_dump(mode="json"),
-            "trained_classes": [c for c in run.classes if c.split(",")[0] not in run.unseen], "unseen": run.unseen,
+            "checkpoint_sha256": checkpoint_sha256,
+            "step": request.checkpoint.state["step"],
+            "preset": train.preset,
+            "data": Path(train.data).name,
+            "model": config.model_dump(mode="json"),
+            "trained_classes": [c for c in run.classes if c.split(",")[0] not in run.unseen],
+            "unseen": run.unseen,
             "text_encoder_sha256": run.text_encoder_sha256,
         },
         graphs={PRECISION: graphs},
         state=StateInfo(
-            input="state_in", output="state_out", shape=[int(d) for d in state.shape], dtype=state.dtype, start="zeros",
+            input="state_in",
+            output="state_out",
+            shape=[int(d) for d in state.shape],
+            dtype=state.dtype,
+            start="zeros",
             warmup=config.references,
         ),
         references=config.references,
         gap=config.gap,
         preprocess=PreprocessInfo(
-            colour_order="RGB", size=request.size,
+            colour_order="RGB",
+            size=request.size,
             resize="stretch; bilinear (OpenCV INTER_LINEAR), area averaging (INTER_AREA) when shrinking by more than 2",
-            mean=list(config.mean), std=list(config.std), normalised_in="graph",
+            mean=list(config.mean),
+            std=list(config.std),
+            normalised_in="graph",
         ),
         postprocess={
             "argmax": "runtime, after bilinear upsampling of the logits to the video's size (half-pixel centres)",
@@ -159,12 +192,14 @@ def _write_files(request: ExportRequest, folder: Path, specs: list[GraphSpec], e
         },
         tokenizer=FileInfo(file=tokenizer.name, sha256=file_sha256(tokenizer)),
         vocabulary=VocabularyInfo(
-            entries=[list(e) for e in request.vocabulary.entries], templates=list(config.templates), key="",
+            entries=[list(e) for e in request.vocabulary.entries],
+            templates=list(config.templates),
+            key="",
             embed_dim=config.embed_dim,
         ),
         vocabulary_cache=FileInfo(file=cache.name, sha256=file_sha256(cache)),
         verified={},
-    )  # fmt: skip
+    )
     _write_manifest(folder, manifest)
 
     # The cache holds what the bundle's own text graph says, so that cached and fresh words are the same.
@@ -185,7 +220,9 @@ def _write_files(request: ExportRequest, folder: Path, specs: list[GraphSpec], e
     return manifest
 
 
-def _verify(request: ExportRequest, folder: Path, specs: list[GraphSpec], model: Any, encoder: Any) -> list[verify.Gate]:
+def _verify(
+    request: ExportRequest, folder: Path, specs: list[GraphSpec], model: Any, encoder: Any
+) -> list[verify.Gate]:
     bundle = Bundle.open(folder)
     engine = OrtEngine(bundle)
     frames = (
@@ -194,15 +231,15 @@ def _verify(request: ExportRequest, folder: Path, specs: list[GraphSpec], model:
         else verify.generated_frames(request.size)
     )
     templates = tuple(bundle.manifest.vocabulary.templates)
-    prompts = [templates[i % len(templates)].replace("{}", name) for i, name in enumerate(request.vocabulary.names[:64])]
+    prompts = [
+        templates[i % len(templates)].replace("{}", name) for i, name in enumerate(request.vocabulary.names[:64])
+    ]
     embeddings = bundle.cached_embeddings(request.vocabulary, PRECISION)
     gap = bundle.manifest.gap
     text = next(s for s in specs if s.name == "text")
     gates = [verify.gate_text(engine, text, encoder, prompts, request.text_weights == "int8")]
     gates += verify.gate_graphs(engine, specs, frames[0])
-    gates += verify.gate_rollout(
-        verify.rollout(engine, model, request.vocabulary, embeddings, templates, gap, frames)
-    )
+    gates += verify.gate_rollout(verify.rollout(engine, model, request.vocabulary, embeddings, templates, gap, frames))
     gates.append(verify.gate_reset(engine, request.vocabulary, templates, embeddings, gap, frames))
     return gates
 

@@ -17,14 +17,24 @@ log = logging.getLogger("ov2vss")
 @click.option("--ckpt", required=True, type=click.Path(path_type=Path), help="Run folder of ov2vss-train.")
 @click.option("--vocab", default=None, metavar="FILE|WORDS", help="Default words [default: the classes of the run].")
 @click.option("--out", default=None, type=click.Path(path_type=Path), help="Bundle folder [default: <run>-bundle].")
-@click.option("--size", default=None, metavar="HxW", help="Frame size, snapped to multiples of 32 [default: training's].")
 @click.option(
-    "--text-weights", default="float32", show_default=True, type=click.Choice(["float32", "int8"]),
+    "--size", default=None, metavar="HxW", help="Frame size, snapped to multiples of 32 [default: training's]."
+)
+@click.option(
+    "--text-weights",
+    default="float32",
+    show_default=True,
+    type=click.Choice(["float32", "int8"]),
     help="Storage of the text graph's weights; int8 is a quarter of the size.",
-)  # fmt: skip
+)
 @click.option("--calibrate", default=None, type=click.Path(path_type=Path), help="Video for the parity gates.")
-@click.option("--license", "license_file", default=None, type=click.Path(path_type=Path, dir_okay=False),
-              help="Licence of the weights, copied into the bundle as LICENSE-WEIGHTS.")  # fmt: skip
+@click.option(
+    "--license",
+    "license_file",
+    default=None,
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Licence of the weights, copied into the bundle as LICENSE-WEIGHTS.",
+)
 @click.option("--allow-parity-failure", is_flag=True, help="Keep a bundle that fails a gate; the manifest records it.")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as one JSON object on the last line.")
 @program
@@ -53,7 +63,9 @@ def main(
 
     began = time.perf_counter()
     found = checkpoint.find(ckpt)
-    words = Vocabulary.parse(vocab) if vocab is not None else Vocabulary.from_lines(found.run.classes, "the run's classes")
+    words = (
+        Vocabulary.parse(vocab) if vocab is not None else Vocabulary.from_lines(found.run.classes, "the run's classes")
+    )
     wanted = parse_size(size) if size else found.run.train.size
     snapped = snap(wanted)
     if snapped != tuple(wanted):

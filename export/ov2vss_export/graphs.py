@@ -113,8 +113,12 @@ class GraphSpec:
 
 BACKBONE_OUTPUTS = [
     *(f"feat_s{s}" for s in STRIDES[1:]),
-    "tokens", "context", "dense", "text_memory", "position",
-]  # fmt: skip
+    "tokens",
+    "context",
+    "dense",
+    "text_memory",
+    "position",
+]
 
 
 @torch.no_grad()
@@ -133,8 +137,11 @@ def build_graphs(model: OV2VSS, encoder: TextEncoder, size: tuple[int, int]) -> 
     guidance, _ = step(*step_inputs.values())
     text = F.normalize(torch.randn(5, config.embed_dim, generator=generator), dim=-1)
     decoder_inputs = {
-        "guidance": guidance, "dense": encoded["dense"], "text_memory": encoded["text_memory"], "class_embeddings": text,
-    }  # fmt: skip
+        "guidance": guidance,
+        "dense": encoded["dense"],
+        "text_memory": encoded["text_memory"],
+        "class_embeddings": text,
+    }
     prompts = encoder.tokenizer.encode_batch(["a photo of a red circle", "background"])
     text_inputs = {
         "tokens": torch.tensor([p.ids for p in prompts]),

@@ -87,7 +87,9 @@ def _compare(graph: str, names: list[str], expected: tuple[torch.Tensor, ...], g
         error = float(np.abs(reference - have).max())
         errors[name] = (error / scale if np.isfinite(have).all() else float("inf"), error)
     worst = max(errors, key=lambda k: errors[k][0])
-    return Gate(f"{graph} against torch", errors[worst][0], GRAPH_BOUND, False, f"{worst}, max abs {errors[worst][1]:.2g}")
+    return Gate(
+        f"{graph} against torch", errors[worst][0], GRAPH_BOUND, False, f"{worst}, max abs {errors[worst][1]:.2g}"
+    )
 
 
 def run_graph(engine: OrtEngine, graph: str, feed: dict[str, torch.Tensor]) -> list[np.ndarray]:
@@ -148,7 +150,7 @@ def rollout(
     gap: int,
     frames: list[npt.NDArray[np.uint8]],
 ) -> Rollout:
-    """Stream ``frames`` (RGB of the model's size) both ways; the distant frame changes once and the stream resets once."""
+    """Stream ``frames`` (RGB, the model's size) both ways; the distant frame changes once, the stream resets once."""
     stream = Stream(engine, vocabulary, templates, gap, "farthest", embeddings=embeddings)
     clip = ClipReference(model, gap, embeddings)
     distant = frames[-1]
@@ -181,16 +183,25 @@ def gate_rollout(result: Rollout) -> list[Gate]:
     worst = int(result.agreement.argmin())
     return [
         Gate(
-            "roll-out label agreement", float(result.agreement.mean()), AGREEMENT_BOUND, True,
+            "roll-out label agreement",
+            float(result.agreement.mean()),
+            AGREEMENT_BOUND,
+            True,
             f"{len(result.agreement)} frames, worst {result.agreement[worst]:.5f} at frame {worst}",
         ),
         Gate("roll-out agreement off near-ties", result.clear_agreement, AGREEMENT_BOUND, True),
         Gate("roll-out logits", result.error, GRAPH_BOUND, False, "relative to the frame's largest logit"),
-    ]  # fmt: skip
+    ]
 
 
-def gate_reset(engine: OrtEngine, vocabulary: Vocabulary, templates: tuple[str, ...], embeddings: Any, gap: int,
-               frames: list[npt.NDArray[np.uint8]]) -> Gate:  # fmt: skip
+def gate_reset(
+    engine: OrtEngine,
+    vocabulary: Vocabulary,
+    templates: tuple[str, ...],
+    embeddings: Any,
+    gap: int,
+    frames: list[npt.NDArray[np.uint8]],
+) -> Gate:
     """After a reset the first frame is bit-identical, and two interleaved streams equal two separate runs."""
 
     def fresh() -> Stream:

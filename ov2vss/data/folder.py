@@ -36,7 +36,9 @@ class FolderVideos:
             raise OV2VSSError(f"{self.root} has no {split}.txt", f"splits need one; text files found: {found}")
         class_file = self.root / "classes.txt"
         if not class_file.is_file():
-            raise OV2VSSError(f"{self.root} has no classes.txt", "write the class names there, one a line, in mask order")
+            raise OV2VSSError(
+                f"{self.root} has no classes.txt", "write the class names there, one a line, in mask order"
+            )
         self.classes = Vocabulary.from_file(class_file)
         self.unseen = self._unseen(self.root / "unseen.txt")
         self.videos = [line.strip() for line in split_file.read_text().splitlines() if line.strip()]

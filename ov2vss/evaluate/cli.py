@@ -15,17 +15,38 @@ from ov2vss_runtime.console import CONTEXT, print_json, program
 @click.command(context_settings=CONTEXT)
 @click.option("--ckpt", default=None, type=click.Path(path_type=Path), help="Run folder of ov2vss-train (torch model).")
 @click.option("--bundle", default=None, help="Bundle folder or built-in name (exported graphs).")
-@click.option("--pred", default=None, type=click.Path(path_type=Path), help="Predictions DIR/<video>/<frame>.png, raw ids.")
+@click.option(
+    "--pred", default=None, type=click.Path(path_type=Path), help="Predictions DIR/<video>/<frame>.png, raw ids."
+)
 @click.option("--data", required=True, help="A folder in the VSPW layout, or 'shapes'.")
 @click.option("--split", default="test", show_default=True)
-@click.option("--protocol", default="all", show_default=True, type=click.Choice(["all", "seen", "unseen"]),
-              help="Which classes are evaluated and offered as words.")  # fmt: skip
-@click.option("--vocab", default=None, metavar="FILE|WORDS",
-              help="Entry i words class i of the data set; further entries are distractors.")  # fmt: skip
-@click.option("--gap", default=None, type=click.IntRange(1, 10_000),
-              help="Distance of references in frames [default: the training data's; the bundle's].")  # fmt: skip
+@click.option(
+    "--protocol",
+    default="all",
+    show_default=True,
+    type=click.Choice(["all", "seen", "unseen"]),
+    help="Which classes are evaluated and offered as words.",
+)
+@click.option(
+    "--vocab",
+    default=None,
+    metavar="FILE|WORDS",
+    help="Entry i words class i of the data set; further entries are distractors.",
+)
+@click.option(
+    "--gap",
+    default=None,
+    type=click.IntRange(1, 10_000),
+    help="Distance of references in frames [default: the training data's; the bundle's].",
+)
 @click.option("--per-frame", is_flag=True, help="With --ckpt: the same model with every reference equal to the frame.")
-@click.option("--json", "json_file", default=None, type=click.Path(path_type=Path), help="Write the scores to FILE; - prints them as the last line of stdout.")
+@click.option(
+    "--json",
+    "json_file",
+    default=None,
+    type=click.Path(path_type=Path),
+    help="Write the scores to FILE; - prints them as the last line of stdout.",
+)
 @program
 def main(
     ckpt: Path | None,
@@ -84,9 +105,7 @@ def main(
         segmenter = Segmenter.load(bundle)
         setup = make_protocol(videos, protocol, wording)
         embeddings = segmenter.stream(None, setup.vocabulary).embeddings
-        predict = predict_with(
-            lambda: segmenter.stream(None, setup.vocabulary, gap, "farthest", embeddings=embeddings)
-        )
+        predict = predict_with(lambda: segmenter.stream(None, setup.vocabulary, gap, "farthest", embeddings=embeddings))
     else:
         setup = make_protocol(videos, protocol, wording)
         predict = _stored(pred, setup.classes)
@@ -122,7 +141,9 @@ def _stored(folder: Path, classes: list[int]):
             path = folder / videos.videos[video] / f"{videos.frame_name(video, index)}.png"
             if not path.is_file():
                 if index in set(videos.labelled(video)):
-                    raise OV2VSSError(f"prediction {path} is missing", f"write one PNG per labelled frame ({total} classes)")
+                    raise OV2VSSError(
+                        f"prediction {path} is missing", f"write one PNG per labelled frame ({total} classes)"
+                    )
                 yield np.full((1, 1), 65_535, np.uint16)
                 continue
             image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)

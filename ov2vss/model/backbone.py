@@ -23,7 +23,9 @@ class Backbone(nn.Module):
         super().__init__()
         if not timm.is_model(name):
             near = ", ".join(timm.list_models(f"*{name.split('_')[-1]}*")[:6]) or "see timm.list_models()"
-            raise OV2VSSError(f"backbone {name!r} is not a timm model", f"take one that timm knows, for example: {near}")
+            raise OV2VSSError(
+                f"backbone {name!r} is not a timm model", f"take one that timm knows, for example: {near}"
+            )
         probe = timm.create_model(name, features_only=True)
         reductions = probe.feature_info.reduction()
         if any(s not in reductions for s in STRIDES):

@@ -8,8 +8,6 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ov2vss.model.pooling import resize_average
-
 
 def cosine_volume(text: Tensor, dense: Tensor) -> Tensor:
     """X (Eq. 12): unit vectors ``[B, N, D]`` and ``[B, D, h, w]`` -> ``[B, N, h, w]`` in [-1, 1]."""
@@ -46,6 +44,3 @@ class CostRefinement(nn.Module):
     def forward(self, volume: Tensor) -> Tensor:
         """``[B*N, 1, h, w]`` -> class-dependent share of X^, ``[B*N, c, h, w]``."""
         return self.per_class(F.relu(self.conv(volume)))
-
-
-__all__ = ["CostRefinement", "PositionFeatures", "cosine_volume", "resize_average"]

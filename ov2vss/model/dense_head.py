@@ -47,7 +47,10 @@ class DenseHead(nn.Module):
         self.project = nn.Conv2d(width, embed_dim, 1)
 
     def forward(self, frame: Tensor, levels: list[Tensor]) -> Tensor:
-        """``frame`` RGB in [0, 1] (unused here: encoders with a trunk of their own need it), raw levels -> ``[B, D, h, w]``."""
+        """Raw backbone levels -> ``[B, D, h, w]``.
+
+        ``frame``, RGB in [0, 1], gives only the size here; encoders with a trunk of their own read it.
+        """
         size = (frame.shape[-2] // self.stride, frame.shape[-1] // self.stride)
         total = None
         for conv, level, stride in zip(self.lateral, levels, STRIDES, strict=True):

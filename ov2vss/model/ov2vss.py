@@ -1,8 +1,8 @@
 """OV2VSS: the figure of the paper in code.
 
-    frame --backbone--> U --project, pool--> tokens --STCF with the past--> O_t --RFE with the distant frame--> O^_t --+
-      |                                                                                                              decoder -> logits
-      +--image encoder--> F^V --cosine with refined F^T--> X --conv, position--> X^ ---------------------------------+
+frame --backbone--> U --project, pool--> tokens --STCF (past)--> O_t --RFE (distant frame)--> O^_t --+
+  |                                                                                                  decoder -> logits
+  +--image encoder--> F^V --cosine with refined F^T--> X --conv, position--> X^ ---------------------+
 """
 
 from __future__ import annotations
@@ -126,7 +126,10 @@ class OV2VSS(nn.Module):
         if self.config.stcf:
             return self.stcf.fuse(self.target_queries(target.levels), past)
         size = target.levels[1].shape[-2:]
-        projected = [p(resize_average(u, size) if s < 8 else u) for p, u, s in zip(self.project, target.levels, STRIDES)]
+        projected = [
+            p(resize_average(u, size) if s < 8 else u)
+            for p, u, s in zip(self.project, target.levels, STRIDES, strict=True)
+        ]
         return self.flat_fusion(torch.cat([upsample(u, size) for u in projected], dim=1))
 
     def guidance(self, o_t: Tensor, context: Tensor | None, position: Tensor) -> Tensor:

@@ -101,9 +101,7 @@ class TokenMixer(nn.Module):
         batch = tokens.shape[0]
         grids = pool_grids(lattice)
         mixed = []
-        for conv, (h, w), x in zip(
-            self.depthwise, grids, tokens.split([prod(g) for g in grids], dim=2), strict=True
-        ):
+        for conv, (h, w), x in zip(self.depthwise, grids, tokens.split([prod(g) for g in grids], dim=2), strict=True):
             x = x.transpose(2, 3).reshape(batch, self.levels * self.width, h, w)
             x = x + conv(x)
             mixed.append(x.reshape(batch, self.levels, self.width, h * w).transpose(2, 3))

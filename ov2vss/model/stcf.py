@@ -115,9 +115,7 @@ class SpatialTemporalFusion(nn.Module):
         """O_t ``[B, C, H/8, W/8]`` from the target's queries and D_{n-1} ``[B, 4, M, C]`` (Eqs. 4-6)."""
         batch, _, count, _ = past.shape
         keys = self.key(past[:, 1:])
-        affinities = [
-            (keys[:, i] @ q.flatten(2)).reshape(batch, count, *q.shape[-2:]) for i, q in enumerate(queries)
-        ]
+        affinities = [(keys[:, i] @ q.flatten(2)).reshape(batch, count, *q.shape[-2:]) for i, q in enumerate(queries)]
         b = self.pyramid(*affinities)
         values = self.value(past).transpose(1, 2).flatten(2)
         merged = self.merge_values(values) / count

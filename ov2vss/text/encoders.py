@@ -86,14 +86,13 @@ class WordVectors(TextEncoder):
 
     name = "words"
     WORDS = (
-        "a an the of and photo image video shape background scene "
-        "red green blue yellow purple orange white black gray cyan pink brown "
-        "circle square triangle cross ring bar star disc box ball"
-    ).split()
+        "a an the of and photo image video shape background scene red green blue yellow purple orange white black gray "
+        "cyan pink brown circle square triangle cross ring bar star disc box ball"
+    )
 
     def __init__(self, embed_dim: int) -> None:
         super().__init__()
-        vocabulary = {"[PAD]": 0, "[UNK]": 1} | {w: i + 2 for i, w in enumerate(self.WORDS)}
+        vocabulary = {"[PAD]": 0, "[UNK]": 1} | {w: i + 2 for i, w in enumerate(self.WORDS.split())}
         table = torch.randn(len(vocabulary), embed_dim, generator=torch.Generator().manual_seed(20250101))
         self.table = nn.Embedding.from_pretrained(F.normalize(table, dim=-1), freeze=True)
         self.tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="[UNK]"))

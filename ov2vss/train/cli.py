@@ -17,7 +17,9 @@ log = logging.getLogger("ov2vss")
 @click.command(context_settings=CONTEXT)
 @click.option("--preset", default=None, help="tiny (default) or lite. See ov2vss/presets.py for what they set.")
 @click.option("--data", default=None, help="A folder in the VSPW layout, or 'shapes' for generated clips (default).")
-@click.option("--out", default=None, type=click.Path(path_type=Path), help="Run folder [default: runs/<preset>-<time>].")
+@click.option(
+    "--out", default=None, type=click.Path(path_type=Path), help="Run folder [default: runs/<preset>-<time>]."
+)
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint in --out, with the settings stored there.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting; may be repeated.")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as one JSON object on the last line.")

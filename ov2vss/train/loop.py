@@ -76,9 +76,15 @@ class Trainer:
         self.trained = [k for k in range(len(videos.classes)) if k not in hidden]
         table = label_table(len(videos.classes), self.trained)
         spec = ClipSpec(
-            config.size, config.crop, config.scale, config.model.references, config.gap, config.reverse, config.flip,
+            config.size,
+            config.crop,
+            config.scale,
+            config.model.references,
+            config.gap,
+            config.reverse,
+            config.flip,
             config.photometric,
-        )  # fmt: skip
+        )
         self.datasets = {
             single: ClipDataset(videos, table, spec, config.seed, single=single) for single in (True, False)
         }
@@ -138,9 +144,14 @@ class Trainer:
         steps = Steps(start * config.batch, stop * config.batch)
         workers = config.workers
         loader = DataLoader(
-            self.datasets[single], config.batch, sampler=steps, num_workers=workers, drop_last=True,
-            multiprocessing_context="fork" if workers else None, worker_init_fn=_one_thread,
-        )  # fmt: skip
+            self.datasets[single],
+            config.batch,
+            sampler=steps,
+            num_workers=workers,
+            drop_last=True,
+            multiprocessing_context="fork" if workers else None,
+            worker_init_fn=_one_thread,
+        )
         return self.fabric.setup_dataloaders(loader, use_distributed_sampler=False)
 
     def _iterate(self, iteration: int, batch: dict[str, torch.Tensor], single: bool) -> float:

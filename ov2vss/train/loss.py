@@ -1,4 +1,4 @@
-"""The training loss (Eqs. 7 and 15), with one addition for models whose image encoder is trained (docs/decisions.md)."""
+"""The training loss (Eqs. 7 and 15), and a term for models whose image encoder is trained (docs/decisions.md)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from torch import Tensor
 from ov2vss.model import Prediction
 from ov2vss.model.stcf import upsample
 from ov2vss_runtime.protocol import VOID
-
 
 TEMPERATURE = 0.07
 """Of the softmax over cosines in the dense loss."""

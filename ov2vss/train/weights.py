@@ -61,6 +61,7 @@ def _lite0_weights(name: str) -> dict[str, torch.Tensor]:
     shapes = [v.shape for v in stored.values()]
     if shapes != [v.shape for v in template.values()]:
         raise OV2VSSError(
-            f"backbone {name!r} is not EfficientNet-Lite0", "use model.backbone=tf_efficientnet_lite0 with these weights"
+            f"backbone {name!r} is not EfficientNet-Lite0",
+            "use model.backbone=tf_efficientnet_lite0 with these weights",
         )
     return dict(zip(template, stored.values(), strict=True))

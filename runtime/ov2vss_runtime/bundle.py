@@ -159,7 +159,9 @@ class Bundle:
         for info in {i.file: i for i in listed}.values():
             path = folder / info.file
             if path.is_symlink() or not path.is_file():
-                raise BundleError(f"bundle {folder}: {info.file} is missing", "copy the whole folder, or export it again")
+                raise BundleError(
+                    f"bundle {folder}: {info.file} is missing", "copy the whole folder, or export it again"
+                )
             if file_sha256(path) != info.sha256:
                 raise BundleError(
                     f"bundle {folder}: {info.file} is not the file that was exported (sha256 differs)",
@@ -171,7 +173,8 @@ class Bundle:
         """Path of a graph; an unknown precision is an error that lists those in the bundle."""
         if precision not in self.manifest.graphs:
             raise BundleError(
-                f"bundle {self.folder} has no precision {precision!r}", f"choose one of: {', '.join(self.manifest.graphs)}"
+                f"bundle {self.folder} has no precision {precision!r}",
+                f"choose one of: {', '.join(self.manifest.graphs)}",
             )
         return self.folder / self.manifest.graphs[precision][graph].file
 
@@ -182,9 +185,7 @@ class Bundle:
     def cached_embeddings(self, vocabulary: Vocabulary, precision: str) -> npt.NDArray[np.float32] | None:
         """Stored class embeddings ``[N, D]`` of exactly these words, or None."""
         m = self.manifest
-        key = vocabulary_key(
-            vocabulary, m.vocabulary.templates, m.graphs[precision]["text"].sha256, m.tokenizer.sha256
-        )
+        key = vocabulary_key(vocabulary, m.vocabulary.templates, m.graphs[precision]["text"].sha256, m.tokenizer.sha256)
         path = self.folder / m.vocabulary_cache.file
         try:
             tensors = load_safetensors(path.read_bytes())
@@ -219,10 +220,14 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST
     try:
         if path.stat().st_size > MANIFEST_LIMIT:
-            raise BundleError(f"{path} has {os.path.getsize(path)} bytes", "a manifest is smaller; export the bundle again")
+            raise BundleError(
+                f"{path} has {os.path.getsize(path)} bytes", "a manifest is smaller; export the bundle again"
+            )
         data = json.loads(path.read_bytes())
     except FileNotFoundError:
-        raise BundleError(f"{folder} is not a bundle: it has no {MANIFEST}", "give the folder of ov2vss-export") from None
+        raise BundleError(
+            f"{folder} is not a bundle: it has no {MANIFEST}", "give the folder of ov2vss-export"
+        ) from None
     except (OSError, ValueError, RecursionError) as error:
         raise BundleError(f"{path} cannot be read ({type(error).__name__})", "export the bundle again") from None
     found = data.get("format_version") if isinstance(data, dict) else None

@@ -21,7 +21,9 @@ log = logging.getLogger("ov2vss.runtime")
 @click.argument("sources", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="SOURCE...")
 @click.option("--bundle", default=DEFAULT_BUNDLE, show_default=True, help="Bundle folder, or name of a built-in one.")
 @click.option("--vocab", default=None, metavar="FILE|WORDS", help='Words: a file, or "road; car, automobile; person".')
-@click.option("--out", default=None, type=click.Path(path_type=Path), help="Overlaid mp4 [default: <source>.ov2vss.mp4].")
+@click.option(
+    "--out", default=None, type=click.Path(path_type=Path), help="Overlaid mp4 [default: <source>.ov2vss.mp4]."
+)
 @click.option("--out-dir", default=None, type=click.Path(path_type=Path), help="Folder for the overlaid mp4s.")
 @click.option("--masks", default=None, type=click.Path(path_type=Path), help="Also write DIR/<source>/<frame>.png.")
 @click.option("--backend", default="onnxruntime", show_default=True, help="onnxruntime or onnxruntime:cpu.")

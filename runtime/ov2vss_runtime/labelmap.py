@@ -26,7 +26,7 @@ def native() -> ModuleType | None:
     try:
         from ov2vss_runtime import _native
     except ImportError:
-        logging.getLogger("ov2vss_runtime").info("no native kernels: label maps are made with OpenCV (slower)")
+        logging.getLogger("ov2vss.runtime").info("no native kernels: label maps are made with OpenCV (slower)")
         return None
     return _native
 

@@ -25,7 +25,9 @@ class MaskWriter:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise VideoError(f"{self.folder} cannot be made ({error.strerror})", "choose another --masks folder") from None
+            raise VideoError(
+                f"{self.folder} cannot be made ({error.strerror})", "choose another --masks folder"
+            ) from None
         self._palette = np.concatenate([np.zeros((1, 3), np.uint8), palette(min(classes, 254))]).ravel().tolist()
 
     def write(self, name: str, labels: npt.NDArray[np.integer]) -> Path:
@@ -42,7 +44,9 @@ class MaskWriter:
             part.replace(path)
         except OSError as error:
             part.unlink(missing_ok=True)
-            raise VideoError(f"{path} cannot be written ({error.strerror})", "free some space or choose another folder") from None
+            raise VideoError(
+                f"{path} cannot be written ({error.strerror})", "free some space or choose another folder"
+            ) from None
         return path
 
 

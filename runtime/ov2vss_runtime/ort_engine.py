@@ -84,7 +84,9 @@ class OrtEngine:
             return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:
             reason = str(error).splitlines()[0][:200]
-            raise BundleError(f"{path} cannot be loaded by onnxruntime {ort.__version__} ({reason})", "export it again") from None
+            raise BundleError(
+                f"{path} cannot be loaded by onnxruntime {ort.__version__} ({reason})", "export it again"
+            ) from None
 
     def backbone(self, frame: npt.NDArray[np.uint8]) -> FrameFeatures:
         feed = {"frame": self._ort.OrtValue.ortvalue_from_numpy(frame[None])}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import colorsys
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -32,6 +33,12 @@ def palette(classes: int) -> npt.NDArray[np.uint8]:
         rgb = colorsys.hsv_to_rgb(hue, (0.85, 0.55, 0.7)[ring], (0.95, 0.8, 0.6)[ring])
         colours.append(tuple(round(255 * v) for v in rgb))
     return np.asarray(colours, np.uint8).reshape(classes, 3)
+
+
+@lru_cache(maxsize=8)
+def cached_overlay(names: tuple[str, ...], size: tuple[int, int], alpha: float) -> Overlay:
+    """One :class:`Overlay` per vocabulary and frame size: its palette and legend are drawn once."""
+    return Overlay(list(names), size, alpha)
 
 
 class Overlay:

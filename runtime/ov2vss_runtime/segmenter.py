@@ -81,16 +81,25 @@ class Segmenter:
         policy: DistantPolicy = distant or ("farthest" if reader is not None else "first")
         stream = SegmenterStream(self, words, gap or self.bundle.manifest.gap, policy, reader, embeddings)
         if reader is not None:
-            if aspect_differs((reader.height, reader.width), self.engine.size):
-                log.warning(
-                    "%s is %dx%d, but the bundle works at %dx%d (height x width): frames are stretched; "
-                    "export with --size %s for a better fit",
-                    reader.path, reader.height, reader.width, *self.engine.size, reader.suggest_size(self.engine.size),
-                )  # fmt: skip
+            self._check_aspect(reader)
             if policy == "farthest":
                 last = reader.last_frame()
                 stream.set_distant(last.rgb, last.time)
         return stream
+
+    def _check_aspect(self, reader: VideoReader) -> None:
+        """Warn where stretching distorts the picture and another export would fit better."""
+        size, better = self.engine.size, reader.suggest_size(self.engine.size)
+        if aspect_differs((reader.height, reader.width), size) and better != f"{size[0]}x{size[1]}":
+            log.warning(
+                "%s is %dx%d, but the bundle works at %dx%d (height x width): frames are stretched; "
+                "export with --size %s for a better fit",
+                reader.path,
+                reader.height,
+                reader.width,
+                *size,
+                better,
+            )
 
 
 class SegmenterStream(Stream):

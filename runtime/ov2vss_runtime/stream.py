@@ -47,9 +47,9 @@ class Result:
 
     def overlay(self, alpha: float = 0.5) -> npt.NDArray[np.uint8]:
         """The frame with coloured labels and a legend, RGB ``[h, w, 3]`` uint8."""
-        from ov2vss_runtime.overlay import Overlay
+        from ov2vss_runtime.overlay import cached_overlay
 
-        return Overlay(self.names, self.frame.shape[:2], alpha).draw(self.frame, self.labels)
+        return cached_overlay(tuple(self.names), self.frame.shape[:2], alpha).draw(self.frame, self.labels)
 
 
 class Stream:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -78,7 +80,7 @@ class VideoReader:
         count, last_key, end = 0, 0, 0
         try:
             for packet in container.demux(stream):
-                if packet.size == 0 or packet.pts is None and packet.dts is None:
+                if packet.size == 0 or (packet.pts is None and packet.dts is None):
                     continue
                 count += 1
                 stamp = packet.pts if packet.pts is not None else packet.dts
@@ -129,17 +131,13 @@ class VideoReader:
 
     def last_frame(self) -> VideoFrame:
         """The last frame that really decodes."""
-        last: VideoFrame | None = None
-        with self._open() as container:
-            with contextlib.suppress(FFmpegError, VideoError):
-                container.seek(self._last_key, stream=container.streams.video[0])
-                for last in self._decode(container):
-                    pass
-        if last is None:
-            for last in self._decode():
-                pass
-        assert last is not None  # _decode raises when there is none
-        return last
+        tail: deque[VideoFrame] = deque(maxlen=1)
+        with self._open() as container, contextlib.suppress(FFmpegError, VideoError):
+            container.seek(self._last_key, stream=container.streams.video[0])
+            tail.extend(self._decode(container))
+        if not tail:
+            tail.extend(self._decode())
+        return tail[0]
 
     def suggest_size(self, size: tuple[int, int]) -> str:
         """A ``--size`` with about the area of ``size`` and this video's aspect."""
@@ -180,8 +178,8 @@ class VideoWriter:
         if self.path.resolve() == source.path.resolve():
             raise VideoError(f"{self.path} is the source itself", "choose another --out")
         try:
-            self.part.open("wb").close()
-            self.container = av.open(str(self.part), "w", format="mp4", options={"movflags": MP4_FLAGS})
+            self._sink = _Sink(self.part)
+            self.container = av.open(self._sink, "w", format="mp4", options={"movflags": MP4_FLAGS})
         except (OSError, FFmpegError) as error:
             raise VideoError(f"{self.path} cannot be written ({_reason(error)})", "choose another --out") from None
         rate = source.rate
@@ -216,7 +214,9 @@ class VideoWriter:
             for packet in self.stream.encode(frame):
                 self.container.mux(packet)
         except (OSError, FFmpegError) as error:
-            raise VideoError(f"{self.part} cannot be written ({_reason(error)})", "free some space or choose another --out") from None
+            raise VideoError(
+                f"{self.part} cannot be written ({_reason(error)})", "free some space or choose another --out"
+            ) from None
         self.frames += 1
 
     def close(self) -> None:
@@ -230,8 +230,11 @@ class VideoWriter:
                 self.container.mux(packet)
             self._copy_audio(None)
             self.container.close()
+            self._sink.close()
         except (OSError, FFmpegError) as error:
-            raise VideoError(f"{self.part} cannot be written ({_reason(error)})", "free some space or choose another --out") from None
+            raise VideoError(
+                f"{self.part} cannot be written ({_reason(error)})", "free some space or choose another --out"
+            ) from None
         finally:
             if self._audio_source is not None:
                 self._audio_source.close()
@@ -266,6 +269,44 @@ class VideoWriter:
             self._finish()
         if self.frames == 0:
             self.part.unlink(missing_ok=True)
+
+
+class _Sink:
+    """The file under the muxer. FFmpeg drops errors of its last, buffered writes; this keeps the first one.
+
+    Args:
+        path: opened for writing at once, so that an unwritable place is known before anything is decoded.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("wb", buffering=0)
+        self._error: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[self._file.write(view) :]
+        except OSError as error:
+            self._error = self._error or error
+            raise
+        return len(data)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def close(self) -> None:
+        """Close the file; raises the first error of any write."""
+        try:
+            if self._error is None:
+                os.fsync(self._file.fileno())
+        finally:
+            self._file.close()
+        if self._error is not None:
+            raise self._error
 
 
 def _reason(error: Exception) -> str:

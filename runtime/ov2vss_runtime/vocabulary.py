@@ -56,7 +56,9 @@ class Vocabulary:
                     raise VocabularyError(f"{place}: {word!r} contains control characters", "remove them")
             for word in dict.fromkeys(w.casefold() for w in words):
                 if word in seen:
-                    raise VocabularyError(f"{place}: {word!r} repeats entry {seen[word]}", "give every class its own words")
+                    raise VocabularyError(
+                        f"{place}: {word!r} repeats entry {seen[word]}", "give every class its own words"
+                    )
                 seen[word] = number
             entries.append(tuple(dict.fromkeys(words)))
         if not entries:
@@ -73,7 +75,9 @@ class Vocabulary:
         except FileNotFoundError:
             raise VocabularyError(f"class list {path} does not exist", "check the path") from None
         except UnicodeDecodeError:
-            raise VocabularyError(f"class list {path} is not UTF-8 text", "save it as UTF-8, one class a line") from None
+            raise VocabularyError(
+                f"class list {path} is not UTF-8 text", "save it as UTF-8, one class a line"
+            ) from None
         except OSError as error:
             raise VocabularyError(f"class list {path} cannot be read ({error.strerror})", "check the path") from None
         return cls.from_lines(text.splitlines(), str(path))

@@ -151,7 +151,9 @@ def test_a_failing_gate_leaves_nothing(trained: TrainedRun, tmp_path: Path, monk
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("file", ["backbone.onnx", "stcf_step.onnx", "decoder.onnx", "text.onnx", "tokenizer.json", "vocabulary.safetensors"])  # fmt: skip
+@pytest.mark.parametrize(
+    "file", ["backbone.onnx", "stcf_step.onnx", "decoder.onnx", "text.onnx", "tokenizer.json", "vocabulary.safetensors"]
+)
 def test_one_flipped_byte_is_refused(bundle: Path, tmp_path: Path, file: str) -> None:
     copy = Path(shutil.copytree(bundle, tmp_path / "b"))
     data = bytearray((copy / file).read_bytes())

@@ -20,10 +20,24 @@ def test_attention_equals_torch() -> None:
     attention = Attention(24, 4).double()
     x, source = torch.randn(2, 5, 24, dtype=torch.float64), torch.randn(2, 9, 24, dtype=torch.float64)
     expected, _ = F.multi_head_attention_forward(
-        x.transpose(0, 1), source.transpose(0, 1), source.transpose(0, 1), 24, 4, None, None, None, None, False, 0.0,
-        attention.out.weight, attention.out.bias, use_separate_proj_weight=True, q_proj_weight=attention.query.weight,
-        k_proj_weight=attention.key.weight, v_proj_weight=attention.value.weight,
-    )  # fmt: skip
+        x.transpose(0, 1),
+        source.transpose(0, 1),
+        source.transpose(0, 1),
+        24,
+        4,
+        None,
+        None,
+        None,
+        None,
+        False,
+        0.0,
+        attention.out.weight,
+        attention.out.bias,
+        use_separate_proj_weight=True,
+        q_proj_weight=attention.query.weight,
+        k_proj_weight=attention.key.weight,
+        v_proj_weight=attention.value.weight,
+    )
     assert torch.allclose(attention(x, *attention.memory(source)), expected.transpose(0, 1), atol=1e-12)
 
 

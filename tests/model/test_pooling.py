@@ -50,7 +50,5 @@ def test_mixer_is_per_level_depthwise_plus_layer_norm() -> None:
             weight = conv.weight[level * width : (level + 1) * width]
             parts.append((x + F.conv2d(x, weight, padding=1, groups=width)).flatten(2).transpose(1, 2))
             start += h * w
-        expected = F.layer_norm(
-            torch.cat(parts, 1), (width,), mixer.norm_weight[level, 0], mixer.norm_bias[level, 0]
-        )
+        expected = F.layer_norm(torch.cat(parts, 1), (width,), mixer.norm_weight[level, 0], mixer.norm_bias[level, 0])
         assert torch.allclose(out[:, level], expected, atol=1e-12)

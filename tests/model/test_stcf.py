@@ -58,7 +58,9 @@ def test_fusion_equals_the_equations() -> None:
     fusion = SpatialTemporalFusion(width, 3).double()
     count = pool_tokens(torch.zeros(1, 1, *lattice), 32).shape[1]
     past = torch.randn(1, 4, count, width, dtype=torch.float64)
-    levels = [torch.randn(1, width, lattice[0] * 32 // s, lattice[1] * 32 // s, dtype=torch.float64) for s in (8, 16, 32)]
+    levels = [
+        torch.randn(1, width, lattice[0] * 32 // s, lattice[1] * 32 // s, dtype=torch.float64) for s in (8, 16, 32)
+    ]
     out = fusion.fuse(fusion.target_queries(levels), past)
 
     maps = []
@@ -77,7 +79,9 @@ def test_fusion_equals_the_equations() -> None:
     expected = torch.zeros_like(out)
     for m in range(count):
         s8, s16, s32 = (level[m] for level in maps)
-        b = block(pyramid.merge_s16, upsample(block(pyramid.level_s32, s32), s16.shape[-2:]) + block(pyramid.level_s16, s16))
+        b = block(
+            pyramid.merge_s16, upsample(block(pyramid.level_s32, s32), s16.shape[-2:]) + block(pyramid.level_s16, s16)
+        )
         b = block(pyramid.merge_s8, upsample(b, s8.shape[-2:]) + block(pyramid.level_s8, s8))
         expected += merged[m].reshape(1, width, 1, 1) * b / count
     assert torch.allclose(out, expected, atol=1e-12)
@@ -89,7 +93,11 @@ def test_conv_norm_relu_equals_torch_modules() -> None:
     nn.init.constant_(layer.offset, 0.3)
     x = torch.randn(2, 5, 9, 7, dtype=torch.float64)
     conv, norm = nn.Conv2d(1, 1, 5, padding=2, bias=False).double(), nn.GroupNorm(1, 1).double()
-    conv.weight.data, norm.weight.data, norm.bias.data = layer.weight.data, layer.gain.data[None], layer.offset.data[None]
+    conv.weight.data, norm.weight.data, norm.bias.data = (
+        layer.weight.data,
+        layer.gain.data[None],
+        layer.offset.data[None],
+    )
     expected = F.relu(norm(conv(x.reshape(10, 1, 9, 7)))).reshape(x.shape)
     assert torch.allclose(layer(x), expected, atol=1e-10)
 
@@ -102,9 +110,13 @@ def test_stream_equals_clips_at_every_frame(config, dtype: torch.dtype, bound: f
     names = ["red circle", "blue square", "background"]
     text = F.normalize(torch.randn(3, config.embed_dim, dtype=torch.float64), dim=-1).to(dtype)
     stream = Stream(
-        _Exact(model, SIZE, text), Vocabulary.parse(names), ("{}",), config.gap, "farthest",
+        _Exact(model, SIZE, text),
+        Vocabulary.parse(names),
+        ("{}",),
+        config.gap,
+        "farthest",
         embeddings=np.zeros((3, config.embed_dim)),
-    )  # fmt: skip
+    )
     stream.set_distant(frames[-1])
     batch = torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2)
     worst = 0.0

@@ -8,8 +8,6 @@ from tests.conftest import TrainedRun, run_program
 
 def test_tiny_learns_seen_and_unseen_compositions(trained: TrainedRun) -> None:
     scores, single = trained.report["test"], trained.report["test_per_frame"]
-    print(f"\ntiny: streamed {scores['seen_miou']:.3f} seen, {scores['unseen_miou']:.3f} unseen; "
-          f"per frame {single['seen_miou']:.3f} seen, {single['unseen_miou']:.3f} unseen; {trained.report['seconds']:.0f} s")  # fmt: skip
     assert scores["seen_miou"] >= 0.80
     assert scores["unseen_miou"] >= 0.40
     assert 0 <= single["miou"] <= 1
@@ -47,7 +45,9 @@ def test_stored_predictions_score_like_the_model_that_made_them(tmp_path: Path) 
             cv2.imwrite(str(tmp_path / "constant" / name / f"{i:05d}.png"), np.ones_like(mask))
     results = {}
     for kind in ("perfect", "constant"):
-        done = run_program("ov2vss-eval", "--pred", tmp_path / kind, "--data", "shapes", "--split", "val", "--json", "-")
+        done = run_program(
+            "ov2vss-eval", "--pred", tmp_path / kind, "--data", "shapes", "--split", "val", "--json", "-"
+        )
         assert done.returncode == 0, done.stderr
         results[kind] = json.loads(done.stdout.splitlines()[-1])
     assert results["perfect"]["miou"] == 1.0

@@ -17,7 +17,7 @@ from tests.conftest import moving_frames, run_program, write_video
 
 @pytest.fixture(scope="module")
 def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_video(tmp_path_factory.mktemp("video") / "video.mp4", moving_frames(12), audio=True)
+    return write_video(tmp_path_factory.mktemp("video") / "video.mp4", moving_frames(12, (112, 168)), audio=True)
 
 
 def test_outputs(bundle: Path, video: Path, tmp_path: Path) -> None:
@@ -48,9 +48,18 @@ def test_words_at_run_time(bundle: Path, video: Path, tmp_path: Path) -> None:
     labels = []
     for index, words in enumerate(("background; red square, red box", "words.txt")):
         done = run_program(
-            "ov2vss-run", video, "--bundle", bundle, "--vocab", words, "--out", f"{index}.mp4", "--masks", str(index),
+            "ov2vss-run",
+            video,
+            "--bundle",
+            bundle,
+            "--vocab",
+            words,
+            "--out",
+            f"{index}.mp4",
+            "--masks",
+            str(index),
             cwd=tmp_path,
-        )  # fmt: skip
+        )
         assert done.returncode == 0, done.stderr
         labels.append(np.stack([np.asarray(Image.open(p)) for p in sorted((tmp_path / str(index)).rglob("*.png"))]))
     assert np.array_equal(labels[0], labels[1])
@@ -58,11 +67,15 @@ def test_words_at_run_time(bundle: Path, video: Path, tmp_path: Path) -> None:
 
 
 def test_several_sources_equal_separate_runs(bundle: Path, video: Path, tmp_path: Path) -> None:
-    other = write_video(tmp_path / "other.mp4", moving_frames(9, seed=5))
-    done = run_program("ov2vss-run", video, other, "--bundle", bundle, "--out-dir", tmp_path / "both", "--masks", tmp_path / "a")
+    other = write_video(tmp_path / "other.mp4", moving_frames(9, (112, 168), seed=5))
+    done = run_program(
+        "ov2vss-run", video, other, "--bundle", bundle, "--out-dir", tmp_path / "both", "--masks", tmp_path / "a"
+    )
     assert done.returncode == 0, done.stderr
     for source in (video, other):
-        alone = run_program("ov2vss-run", source, "--bundle", bundle, "--out-dir", tmp_path / "alone", "--masks", tmp_path / "b")
+        alone = run_program(
+            "ov2vss-run", source, "--bundle", bundle, "--out-dir", tmp_path / "alone", "--masks", tmp_path / "b"
+        )
         assert alone.returncode == 0, alone.stderr
         for path in (tmp_path / "a" / source.stem).glob("*.png"):
             assert path.read_bytes() == (tmp_path / "b" / source.stem / path.name).read_bytes()

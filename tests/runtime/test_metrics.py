@@ -13,7 +13,10 @@ def test_label_table_of_all_classes(raw: int, label: int) -> None:
     assert label_table(124)[raw] == label
 
 
-@pytest.mark.parametrize(("raw", "seen", "unseen"), [(0, 255, 255), (1, 0, 255), (80, 79, 255), (81, 255, 0), (124, 255, 43), (255, 255, 255)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("raw", "seen", "unseen"),
+    [(0, 255, 255), (1, 0, 255), (80, 79, 255), (81, 255, 0), (124, 255, 43), (255, 255, 255)],
+)
 def test_label_tables_of_the_protocols(raw: int, seen: int, unseen: int) -> None:
     hidden = list(range(80, 124))
     assert label_table(124, protocol_classes("seen", 124, hidden))[raw] == seen

@@ -6,7 +6,8 @@ from ov2vss_runtime.preprocess import aspect_differs, parse_size, resize_frame, 
 
 
 @pytest.mark.parametrize(
-    ("size", "snapped"), [((360, 640), (352, 640)), ((480, 854), (480, 864)), ((352, 640), (352, 640)), ((10, 50), (64, 64))]
+    ("size", "snapped"),
+    [((360, 640), (352, 640)), ((480, 854), (480, 864)), ((352, 640), (352, 640)), ((10, 50), (64, 64))],
 )
 def test_snap(size: tuple[int, int], snapped: tuple[int, int]) -> None:
     assert snap(size) == snapped

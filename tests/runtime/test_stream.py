@@ -90,7 +90,8 @@ def test_first_and_reservoir() -> None:
         for t in range(8):
             stream.step(frame(t))
         counts[int(engine.steps[-1][1].split()[1])] += 1
-    assert counts.min() > 60 and counts.max() < 145  # 100 expected each
+    assert counts.min() > 60  # 100 expected each
+    assert counts.max() < 145
 
 
 def test_words_change_without_touching_the_state() -> None:

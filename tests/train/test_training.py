@@ -251,7 +251,9 @@ def test_lite_backbone_takes_the_packaged_weights() -> None:
         for got, want in zip(backbone(image), expected, strict=True):
             assert torch.allclose(got, want, atol=1e-5)
     with pytest.raises(OV2VSSError, match="is not EfficientNet-Lite0"):
-        load_backbone_weights(Backbone("test_convnext", (0.5,) * 3, (0.5,) * 3, True), "test_convnext", "efficientnet-lite0")
+        load_backbone_weights(
+            Backbone("test_convnext", (0.5,) * 3, (0.5,) * 3, True), "test_convnext", "efficientnet-lite0"
+        )
 
 
 def test_state_json_is_readable(tmp_path: Path) -> None:

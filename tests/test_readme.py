@@ -1,0 +1,125 @@
+"""Every command and every piece of Python in the README is run, in order, in one folder.
+
+``video.mp4``, ``classes.txt`` and ``camvid`` are small ones made here; training commands get fewer iterations.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import pytest
+
+from ov2vss.data import ShapesVideos
+from ov2vss_runtime.bundle import builtin_bundles
+from tests.conftest import SCRIPTS, moving_frames, write_video
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"(?:<!-- (.*?) -->\n)?```(bash|python)\n(.*?)```", README, re.S)
+SHORT = {
+    "ov2vss-train --out runs/shapes": " --set iterations=4 --set per_frame_iterations=2 --set batch=2",
+    "ov2vss-train --preset lite": " --set iterations=4 --set per_frame_iterations=2 --set batch=1 --set crop=96x128"
+    " --set size=128x192 --set save_every=2",
+}
+
+
+def small_camvid(folder: Path) -> None:
+    """The generated clips as a data set in the VSPW layout."""
+    for split in ("train", "val", "test"):
+        videos = ShapesVideos(split)
+        (folder / "data").mkdir(parents=True, exist_ok=True)
+        (folder / f"{split}.txt").write_text("\n".join(videos.videos[:2]))
+        (folder / "classes.txt").write_text("\n".join(videos.classes.names) + "\n")
+        for v, name in enumerate(videos.videos[:2]):
+            for kind in ("origin", "mask"):
+                (folder / "data" / name / kind).mkdir(parents=True)
+            for i in range(5):
+                rgb = cv2.cvtColor(videos.frame(v, i), cv2.COLOR_RGB2BGR)
+                cv2.imwrite(str(folder / "data" / name / "origin" / f"{i:05d}.jpg"), rgb)
+                cv2.imwrite(str(folder / "data" / name / "mask" / f"{i:05d}.png"), videos.mask(v, i))
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("readme")
+    write_video(folder / "video.mp4", moving_frames(6, (180, 320)), audio=True)
+    (folder / "classes.txt").write_text("road\ncar, automobile\nsky\ntree\n")
+    small_camvid(folder / "camvid")
+    return folder
+
+
+def shell(command: str, cwd: Path) -> None:
+    environment = os.environ | {"PATH": f"{SCRIPTS}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", command],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+
+
+def test_commands(workplace: Path) -> None:
+    ran = 0
+    for marker, language, body in BLOCKS:
+        if marker:
+            continue  # the two set-up commands: one is below, the other is what runs this test
+        if language == "python":
+            (workplace / "example.py").write_text(body)
+            shell(f"{sys.executable} example.py", workplace)
+            continue
+        for line in body.strip().splitlines():
+            extra = next((more for start, more in SHORT.items() if line.startswith(start)), "")
+            shell(line + extra, workplace)
+            ran += 1
+    assert ran >= 8
+    made = {p.name for p in workplace.iterdir()}
+    assert {"result.mp4", "masks", "runs", "scores.json", "my-bundle", "video.ov2vss.mp4"} <= made
+
+
+def test_run_command_on_a_fresh_environment(tmp_path: Path) -> None:
+    """The newcomer's one line, in a copy of the tracked files, without torch and without the development tools."""
+    if (ROOT / ".git").exists():
+        files = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout.decode()
+        for name in filter(None, files.split("\0")):
+            if (ROOT / name).is_file():
+                (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(ROOT / name, tmp_path / name)
+    else:
+        pytest.skip("not a git checkout")
+    write_video(tmp_path / "video.mp4", moving_frames(4, (180, 320)))
+    command = next(body for marker, _, body in BLOCKS if marker == "run command")
+    clean = {k: v for k, v in os.environ.items() if k not in ("VIRTUAL_ENV", "PYTHONPATH")}
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", command],
+        cwd=tmp_path,
+        env=clean,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "video.ov2vss.mp4").is_file()
+    listed = subprocess.run(
+        [tmp_path / ".venv/bin/python", "-c", "import importlib.util as u, ov2vss_runtime.labelmap as m;"
+         "print(u.find_spec('torch') is None, m.native() is not None)"],
+        capture_output=True, text=True, check=True, cwd=tmp_path / ".venv",
+    )  # fmt: skip
+    assert listed.stdout.split() == ["True", "True"]
+
+
+def test_links_lead_somewhere() -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
+        assert (ROOT / target).exists(), target
+
+
+def test_the_built_in_bundle_is_small_and_licensed() -> None:
+    folder = builtin_bundles()["street-lite"]
+    assert sum(p.stat().st_size for p in folder.iterdir()) < 80e6
+    assert "non-commercial" in (folder / "LICENSE-WEIGHTS").read_text().lower()
