@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.resources import as_file, files
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +16,7 @@ from ov2vss_runtime.vocabulary import Vocabulary
 
 def shipped_words(name: str) -> Vocabulary:
     """A word list of the package (``street``, ``negatives``)."""
-    with as_file(files("ov2vss") / "data" / "wordings" / f"{name}.txt") as path:
-        return Vocabulary.from_file(path)
+    return Vocabulary.from_file(Path(__file__).parent.parent / "data" / "wordings" / f"{name}.txt")
 
 
 class TrainingVocabulary:

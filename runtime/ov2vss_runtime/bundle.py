@@ -11,7 +11,6 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
@@ -199,7 +198,7 @@ class Bundle:
 
 def builtin_bundles() -> dict[str, Path]:
     """Bundles that are installed with the package, by name."""
-    root = Path(str(files("ov2vss_runtime"))) / "bundles"
+    root = Path(__file__).parent / "bundles"
     return {p.name: p for p in sorted(root.iterdir()) if (p / MANIFEST).is_file()} if root.is_dir() else {}
 
 
