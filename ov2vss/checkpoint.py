@@ -113,7 +113,7 @@ def save(run: Path, step: int, model: dict[str, Tensor], optimizer: dict[str, Te
     if target.exists():
         shutil.rmtree(target)
     part.replace(target)
-    best = _best_name(run)
+    best = _best(run).get("checkpoint")
     for other in _steps(run):
         if other != target and other.name != best:
             shutil.rmtree(other)
@@ -124,11 +124,16 @@ def mark_best(run: Path, step: int, miou: float) -> None:
     write_json(run / "best.json", {"checkpoint": f"step-{step:08d}", "miou": miou})
 
 
-def _best_name(run: Path) -> str | None:
+def _best(run: Path) -> dict[str, Any]:
     try:
-        return json.loads((run / "best.json").read_text())["checkpoint"]
-    except (OSError, ValueError, KeyError):
-        return None
+        return json.loads((run / "best.json").read_text())
+    except (OSError, ValueError):
+        return {}
+
+
+def best_miou(run: Path) -> float:
+    """Validation mIoU of the best checkpoint so far; -1 without one."""
+    return _best(run).get("miou", -1.0)
 
 
 def _steps(run: Path) -> list[Path]:
@@ -161,7 +166,7 @@ def find(path: str | Path, which: str = "best") -> Checkpoint:
         steps = _steps(run)
         if not steps:
             raise OV2VSSError(f"{run} has no complete checkpoint yet", "let ov2vss-train run until its first save")
-        best = _best_name(run) if which == "best" else None
+        best = _best(run).get("checkpoint") if which == "best" else None
         folder = next((s for s in steps if s.name == best), steps[-1])
     state = json.loads((folder / "state.json").read_text())
     return Checkpoint(parsed, folder, state)

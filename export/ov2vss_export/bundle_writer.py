@@ -236,8 +236,7 @@ def _verify(
     ]
     embeddings = bundle.cached_embeddings(request.vocabulary, PRECISION)
     gap = bundle.manifest.gap
-    text = next(s for s in specs if s.name == "text")
-    gates = [verify.gate_text(engine, text, encoder, prompts, request.text_weights == "int8")]
+    gates = [verify.gate_text(engine, encoder, prompts, request.text_weights == "int8")]
     gates += verify.gate_graphs(engine, specs, frames[0])
     gates += verify.gate_rollout(verify.rollout(engine, model, request.vocabulary, embeddings, templates, gap, frames))
     gates.append(verify.gate_reset(engine, request.vocabulary, templates, embeddings, gap, frames))

@@ -52,7 +52,7 @@ class Gate:
     def row(self) -> str:
         relation = ">=" if self.above else "<="
         mark = "pass" if self.passed else "FAIL"
-        return f"{mark}  {self.name:<34} {self.value:<12.3g} {relation} {self.bound:<8g} {self.detail}"
+        return f"{mark}  {self.name:<34} {self.value:<12.6g} {relation} {self.bound:<8g} {self.detail}"
 
     def record(self) -> dict[str, Any]:
         value = float(self.value) if np.isfinite(self.value) else str(self.value)
@@ -75,7 +75,9 @@ def gate_graphs(engine: OrtEngine, specs: list[GraphSpec], frame: npt.NDArray[np
         outputs = spec.module(*feed.values())
         outputs = outputs if isinstance(outputs, tuple) else (outputs,)
         values |= dict(zip(spec.outputs, outputs, strict=True))
-        gates.append(_compare(name, spec.outputs, outputs, run_graph(engine, name, feed)))
+        gates.append(
+            _compare(name, spec.outputs, outputs, engine.run_graph(name, {k: v.numpy() for k, v in feed.items()}))
+        )
     return gates
 
 
@@ -92,13 +94,8 @@ def _compare(graph: str, names: list[str], expected: tuple[torch.Tensor, ...], g
     )
 
 
-def run_graph(engine: OrtEngine, graph: str, feed: dict[str, torch.Tensor]) -> list[np.ndarray]:
-    session = {"backbone": engine._backbone, "stcf_step": engine._step, "decoder": engine._decoder}[graph]
-    return session.run(None, {k: np.ascontiguousarray(v.numpy()) for k, v in feed.items()})
-
-
 @torch.no_grad()
-def gate_text(engine: OrtEngine, spec: GraphSpec, encoder: Any, prompts: list[str], quantized: bool) -> Gate:
+def gate_text(engine: OrtEngine, encoder: Any, prompts: list[str], quantized: bool) -> Gate:
     """Text graph against torch: error of unit vectors, or the lowest cosine for int8 weights."""
     got, want = engine.encode_text(prompts), encoder.encode(prompts).numpy()
     if quantized:

@@ -69,7 +69,7 @@ def main(
     """
     from ov2vss.data import open_videos
     from ov2vss.errors import OV2VSSError
-    from ov2vss.evaluate.evaluate import Predict, evaluate, make_protocol, predict_with
+    from ov2vss.evaluate.evaluate import Predict, Protocol, evaluate, make_protocol, predict_with
     from ov2vss_runtime.vocabulary import Vocabulary
 
     if sum(x is not None for x in (ckpt, bundle, pred)) != 1:
@@ -78,7 +78,12 @@ def main(
         raise click.UsageError("--per-frame needs --ckpt")
     videos = open_videos(data, split)
     wording = Vocabulary.parse(vocab) if vocab is not None else None
-    unseen = None
+
+    def protocol_for(held_out: list[str]) -> Protocol:
+        """Seen and unseen as the model was trained; a model without held-out classes has no unseen ones in ``all``."""
+        known = [videos.classes.names.index(n) for n in held_out if n in videos.classes.names]
+        return make_protocol(videos, protocol, wording, known if known or protocol == "all" else None)
+
     predict: Predict
     if ckpt is not None:
         from ov2vss import checkpoint
@@ -88,9 +93,7 @@ def main(
 
         found = checkpoint.find(ckpt)
         train = found.run.train
-        missing = [name for name in found.run.unseen if name not in videos.classes.names]
-        unseen = None if missing or not found.run.unseen else [videos.classes.names.index(n) for n in found.run.unseen]
-        setup = make_protocol(videos, protocol, wording, unseen)
+        setup = protocol_for(found.run.unseen)
         runner = (PerFrameEngine if per_frame else TorchEngine)(
             found.build(), train.size, build_text_encoder(train.model)
         )
@@ -103,7 +106,7 @@ def main(
         from ov2vss_runtime.segmenter import Segmenter
 
         segmenter = Segmenter.load(bundle)
-        setup = make_protocol(videos, protocol, wording)
+        setup = protocol_for(segmenter.bundle.manifest.source["unseen"])
         embeddings = segmenter.stream(None, setup.vocabulary).embeddings
         predict = predict_with(lambda: segmenter.stream(None, setup.vocabulary, gap, "farthest", embeddings=embeddings))
     else:

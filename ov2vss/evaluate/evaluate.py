@@ -42,7 +42,7 @@ def make_protocol(videos: VideoSet, name: str, wording: Vocabulary | None, unsee
         videos: the data set.
         name: the protocol.
         wording: line ``i`` words class ``i`` of the data set; more lines are distractors. None: the data set's names.
-        unseen: indices of unseen classes; None: as the data set says.
+        unseen: indices of the classes that count as unseen; None: as the data set says.
     """
     total = len(videos.classes)
     unseen = videos.unseen if unseen is None else unseen

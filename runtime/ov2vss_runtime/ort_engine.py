@@ -63,9 +63,7 @@ class OrtEngine:
         manifest = bundle.manifest
         self.size = tuple(manifest.preprocess.size)
         self.references = manifest.references
-        self._backbone = self._session("backbone")
-        self._step = self._session("stcf_step")
-        self._decoder = self._session("decoder")
+        self._backbone, self._step, self._decoder = map(self._session, ("backbone", "stcf_step", "decoder"))
         self._text: Any = None
         self._tokenizer: Tokenizer | None = None
         self._backbone_outputs = [o.name for o in self._backbone.get_outputs()]
@@ -87,6 +85,11 @@ class OrtEngine:
             raise BundleError(
                 f"{path} cannot be loaded by onnxruntime {ort.__version__} ({reason})", "export it again"
             ) from None
+
+    def run_graph(self, graph: str, feed: dict[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
+        """One graph on numpy inputs, all its outputs in order: for checks, not for streams."""
+        sessions = {"backbone": self._backbone, "stcf_step": self._step, "decoder": self._decoder}
+        return sessions[graph].run(None, {k: np.ascontiguousarray(v) for k, v in feed.items()})
 
     def backbone(self, frame: npt.NDArray[np.uint8]) -> FrameFeatures:
         feed = {"frame": self._ort.OrtValue.ortvalue_from_numpy(frame[None])}

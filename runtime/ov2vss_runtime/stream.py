@@ -98,6 +98,10 @@ class Stream:
         self.vocabulary = Vocabulary.parse(vocabulary)
         if embeddings is None:
             embeddings = class_embeddings(self.engine.encode_text, self.vocabulary, self.templates)
+        if len(embeddings) != len(self.vocabulary):
+            raise OV2VSSError(
+                f"{len(embeddings)} embeddings for {len(self.vocabulary)} words", "pass one row per class, or none"
+            )
         self.embeddings = np.ascontiguousarray(embeddings, np.float32)
         self.names = self.vocabulary.names
 

@@ -23,7 +23,7 @@ def test_checkpoint_and_bundle_score_the_same(trained: TrainedRun, bundle: Path,
     assert abs(scores["ckpt"]["miou"] - trained.report["test"]["miou"]) < 1e-9
     for key in ("miou", "fwiou", "macc", "pacc", "vc8", "vc16"):
         assert abs(scores["ckpt"][key] - scores["bundle"][key]) < 5e-4, key
-    assert scores["ckpt"]["vc16"] is not None or scores["ckpt"]["frames"] == 24 * 16
+    assert 0 < scores["ckpt"]["vc16"] <= scores["ckpt"]["vc8"] < 1
 
 
 def test_stored_predictions_score_like_the_model_that_made_them(tmp_path: Path) -> None:
