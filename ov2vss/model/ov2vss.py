@@ -18,7 +18,7 @@ from ov2vss.model.backbone import Backbone
 from ov2vss.model.config import STRIDES, ModelConfig
 from ov2vss.model.cost_volume import CostRefinement, PositionFeatures, cosine_volume
 from ov2vss.model.decoder import AuxiliaryHead, Decoder
-from ov2vss.model.dense_head import DenseHead
+from ov2vss.model.image_encoder import build_image_encoder
 from ov2vss.model.pooling import Grid, pool_tokens, resize_average
 from ov2vss.model.random_frame import RandomFrameEnhancement, RegionContext
 from ov2vss.model.stcf import SpatialTemporalFusion, upsample
@@ -77,7 +77,7 @@ class OV2VSS(nn.Module):
         c = self.config = config
         self.backbone = Backbone(c.backbone, c.mean, c.std, c.freeze_norm)
         self.project = nn.ModuleList(nn.Conv2d(channels, c.width, 1) for channels in self.backbone.channels)
-        self.image_encoder = DenseHead(self.backbone.channels, c.dense_width, c.embed_dim)
+        self.image_encoder = build_image_encoder(c, self.backbone.channels)
         if c.stcf:
             self.stcf = SpatialTemporalFusion(c.width, c.references)
         else:

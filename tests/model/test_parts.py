@@ -117,3 +117,22 @@ def test_frozen_norms_stay_frozen_in_training() -> None:
     backbone(torch.rand(1, 3, 64, 64))
     assert torch.equal(before, backbone.net.bn1.running_mean)
     assert not backbone.net.bn1.weight.requires_grad
+
+
+@pytest.mark.parametrize("grid", [(3, 4), (5, 7), (9, 16)])
+def test_any_grid_of_dense_features_will_do(config: ModelConfig, grid: tuple[int, int]) -> None:
+    """An image encoder may choose its own grid (CLIP's patches do not divide the frame like the backbone does)."""
+
+    class OtherGrid(torch.nn.Module):
+        def forward(self, frame: torch.Tensor, levels: list[torch.Tensor]) -> torch.Tensor:
+            return F.normalize(F.adaptive_avg_pool2d(frame, grid).mean(1, keepdim=True) + directions, dim=1)
+
+    directions = torch.randn(1, config.embed_dim, 1, 1)
+    model = OV2VSS(config).eval()
+    model.image_encoder = OtherGrid()
+    frames = torch.randint(0, 256, (1, 5, 3, 96, 128), dtype=torch.uint8)
+    text = F.normalize(torch.randn(5, config.embed_dim), dim=-1)
+    prediction = model(frames[:, :4], frames[:, 4], text)
+    assert prediction.logits.shape == (1, 5, 12, 16)
+    assert prediction.volume.shape == (1, 5, *grid)
+    assert prediction.logits.isfinite().all()
