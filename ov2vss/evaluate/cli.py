@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import numpy as np
 
 from ov2vss_runtime.console import CONTEXT, print_json, program
+
+if TYPE_CHECKING:
+    from ov2vss.evaluate.evaluate import Predict
 
 
 @click.command(context_settings=CONTEXT)
@@ -69,7 +73,7 @@ def main(
     """
     from ov2vss.data import open_videos
     from ov2vss.errors import OV2VSSError
-    from ov2vss.evaluate.evaluate import Predict, Protocol, evaluate, make_protocol, predict_with
+    from ov2vss.evaluate.evaluate import Protocol, evaluate, make_protocol, predict_with
     from ov2vss_runtime.vocabulary import Vocabulary
 
     if sum(x is not None for x in (ckpt, bundle, pred)) != 1:
@@ -127,7 +131,7 @@ def main(
         raise OV2VSSError("no labelled pixel was evaluated", "check --split and --protocol")
 
 
-def _stored(folder: Path, classes: list[int]):
+def _stored(folder: Path, classes: list[int]) -> Predict:
     """Predictions read from PNGs: raw id ``k`` is class ``k - 1`` of the data set, 0 is unknown."""
     from ov2vss.data.source import VideoSet
     from ov2vss.errors import OV2VSSError

@@ -6,6 +6,7 @@ import logging
 import time
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 from tqdm import tqdm
@@ -13,6 +14,10 @@ from tqdm import tqdm
 from ov2vss_runtime.bundle import DEFAULT_BUNDLE
 from ov2vss_runtime.console import CONTEXT, print_json, program
 from ov2vss_runtime.errors import OV2VSSError, VideoError
+
+if TYPE_CHECKING:
+    from ov2vss_runtime.segmenter import Segmenter
+    from ov2vss_runtime.vocabulary import Vocabulary
 
 log = logging.getLogger("ov2vss.runtime")
 
@@ -81,7 +86,9 @@ def main(
         print_json(whole | {"sources": reports})
 
 
-def run_one(segmenter, source: Path, target: Path, words, masks: Path | None, gap: int | None) -> dict:
+def run_one(
+    segmenter: Segmenter, source: Path, target: Path, words: Vocabulary | None, masks: Path | None, gap: int | None
+) -> dict[str, Any]:
     """Segment one file; what :func:`main` reports about it."""
     from ov2vss_runtime.masks import MaskWriter
     from ov2vss_runtime.overlay import Overlay

@@ -3,6 +3,9 @@
 import json
 import os
 import shutil
+import signal
+import subprocess
+import time
 from pathlib import Path
 
 import av
@@ -12,7 +15,7 @@ from PIL import Image
 
 from ov2vss_runtime.segmenter import Segmenter
 from ov2vss_runtime.video import VideoReader
-from tests.conftest import moving_frames, run_program, write_video
+from tests.conftest import SCRIPTS, moving_frames, run_program, write_video
 
 
 @pytest.fixture(scope="module")
@@ -142,6 +145,25 @@ def test_full_disk(bundle: Path, video: Path, tmp_path: Path) -> None:
     assert "out.part.mp4 cannot be written" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert not target.exists()
+
+
+def test_interrupt_leaves_a_playable_part(bundle: Path, tmp_path: Path) -> None:
+    write_video(tmp_path / "long.mp4", moving_frames(1500, (112, 168)))
+    command = [str(SCRIPTS / "ov2vss-run"), "long.mp4", "--bundle", str(bundle)]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    part = tmp_path / "long.ov2vss.part.mp4"
+    deadline = time.monotonic() + 120
+    while not (part.exists() and part.stat().st_size > 20_000):
+        assert process.poll() is None, "ended before it was interrupted"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert stderr.strip() == "interrupted"
+    assert not (tmp_path / "long.ov2vss.mp4").exists()
+    with av.open(str(part)) as container:
+        assert 0 < sum(1 for _ in container.decode(video=0)) < 1500
 
 
 def test_wrong_usage_and_debug(bundle: Path, tmp_path: Path) -> None:
