@@ -21,6 +21,7 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"(?:<!-- (.*?) -->\n)?```(bash|python)\n(.*?)```", README, re.S)
 SHORT = {
+    "python benchmarks/latency.py": " --frames 10",
     "ov2vss-train --out runs/shapes": " --set iterations=4 --set per_frame_iterations=2 --set batch=2",
     "ov2vss-train --preset lite": " --set iterations=4 --set per_frame_iterations=2 --set batch=1 --set crop=96x128"
     " --set size=128x192 --set save_every=2",
@@ -49,6 +50,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_video(folder / "video.mp4", moving_frames(6, (180, 320)), audio=True)
     (folder / "classes.txt").write_text("road\ncar, automobile\nsky\ntree\n")
     small_camvid(folder / "camvid")
+    shutil.copytree(ROOT / "benchmarks", folder / "benchmarks")
     return folder
 
 
