@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -152,7 +152,7 @@ def _write_files(request: ExportRequest, folder: Path, specs: list[GraphSpec], e
     manifest = Manifest(
         format_version=FORMAT_VERSION,
         name=request.out.name,
-        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
         producer={
             p: version(p) for p in ("ov2vss", "torch", "timm", "onnx", "onnxscript", "onnxruntime", "tokenizers")
         },
