@@ -7,7 +7,7 @@ frame --backbone--> U --project, pool--> tokens --STCF (past)--> O_t --RFE (dist
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -38,16 +38,6 @@ class FrameFeatures:
     position: Tensor
     """``[B, P, hc, wc]``."""
     lattice: Grid
-
-    def select(self, index: slice | Tensor) -> FrameFeatures:
-        """The same features for some frames of the batch."""
-        return replace(
-            self,
-            levels=[x[index] for x in self.levels],
-            tokens=self.tokens[index],
-            dense=self.dense[index],
-            position=self.position[index],
-        )
 
 
 class Prediction(NamedTuple):
