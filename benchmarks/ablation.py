@@ -3,9 +3,9 @@
     python benchmarks/ablation.py --table modules --data camvid --out runs/ablation --report ablation.md
     python benchmarks/ablation.py --table zero-shot --data camvid --words paraphrases.txt --out runs/ablation
 
-A row is one ``ov2vss-train`` with the preset, the seed, the schedule given with ``--set`` and the row's own switches, in
-``OUT/<row>``, followed by ``ov2vss-eval``. Rows that are complete are not run again and rows that were interrupted go on
-from their last checkpoint, so the same command continues a table. ``--set`` must then stay the same.
+A row is one ``ov2vss-train`` with the preset, the seed, the schedule given with ``--set`` and the row's own switches,
+in ``OUT/<row>``, followed by ``ov2vss-eval``. Complete rows are not run again and interrupted ones go on from their
+last checkpoint, so the same command continues a table. ``--set`` must then stay the same.
 
 To add a row, name its settings in ``ROWS`` and put it into a table.
 """

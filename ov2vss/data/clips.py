@@ -6,7 +6,7 @@ and resumed run equal to an uninterrupted one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -14,15 +14,18 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset, Sampler, default_collate
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from ov2vss.data.source import VideoSet
+from ov2vss.data.source import CorruptFile, VideoSet
+from ov2vss.errors import OV2VSSError
 from ov2vss_runtime.preprocess import resize_frame
 from ov2vss_runtime.protocol import VOID
 
 FILL = 127
+MAX_CORRUPT = 50
+"""Samples in a row that may be corrupt before training gives up."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,8 @@ class ClipSpec:
         references, gap: n frames at distance ``gap``, clamped at the first frame.
         reverse: play clips backwards half of the time.
         photometric: draw brightness, contrast, saturation and hue for every frame.
+        labelled: frames of a clip that carry a label, the target and the ones before it (the paper uses one).
+        fill: RGB of pixels of hidden classes.
     """
 
     size: tuple[int, int]
@@ -46,6 +51,8 @@ class ClipSpec:
     reverse: bool = True
     flip: bool = True
     photometric: bool = True
+    labelled: int = 1
+    fill: tuple[int, int, int] = (124, 116, 104)
 
 
 def clip_indices(target: int, references: int, gap: int) -> list[int]:
@@ -64,7 +71,11 @@ def distant_index(length: int, clip: list[int], rng: np.random.Generator) -> int
 
 
 class ClipDataset(Dataset):
-    """Item ``i``: ``{"clip": uint8 [n+1, 3, h, w], "distant": uint8 [3, h, w], "labels": uint8 [h, w]}``.
+    """Item ``i``: ``clip`` uint8 ``[n+1, 3, h, w]``, ``distant`` uint8 ``[3, h, w]``, ``labels`` uint8 ``[h, w]``.
+
+    With ``spec.labelled`` above one, ``labels`` is ``[labelled, h, w]``, oldest first, the target last; frames without
+    a mask, and repeated frames of a clip that is clamped at the start, are void there. ``skipped`` lists files that
+    were found corrupt on the way; another sample was drawn instead.
 
     Args:
         videos: labelled videos.
@@ -72,13 +83,24 @@ class ClipDataset(Dataset):
         spec: how clips are cut.
         seed: of the run.
         single: give only the target frame (``clip`` is ``[1, 3, h, w]``, no ``distant``).
+        hidden: classes whose pixels are painted over with ``spec.fill`` in every frame that has a mask.
+        strict: raise CorruptFile instead of drawing another sample.
     """
 
     def __init__(
-        self, videos: VideoSet, table: npt.NDArray[np.uint8], spec: ClipSpec, seed: int, single: bool = False
+        self,
+        videos: VideoSet,
+        table: npt.NDArray[np.uint8],
+        spec: ClipSpec,
+        seed: int,
+        single: bool = False,
+        hidden: Sequence[int] = (),
+        strict: bool = False,
     ) -> None:
-        self.videos, self.table, self.spec, self.seed, self.single = videos, table, spec, seed, single
+        self.videos, self.table, self.spec, self.seed = videos, table, spec, seed
+        self.single, self.strict = single, strict
         self.targets = [(v, i) for v in range(len(videos.videos)) for i in videos.labelled(v)]
+        self.hidden = np.isin(np.arange(256), [k + 1 for k in hidden]) if hidden else None
         self.crop = v2.Compose(
             [
                 v2.RandomCrop(
@@ -92,51 +114,102 @@ class ClipDataset(Dataset):
     def __len__(self) -> int:
         return len(self.targets)
 
-    def __getitem__(self, sample: int) -> dict[str, Tensor]:
+    def __getitem__(self, sample: int) -> dict[str, Tensor | list[str]]:
         rng = np.random.default_rng([self.seed, sample])
+        skipped: list[str] = []
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(rng.integers(2**62)))
-            return self._cut(rng)
+            while len(skipped) < MAX_CORRUPT:
+                try:
+                    return {**self._cut(rng), "skipped": skipped}
+                except CorruptFile as error:
+                    if self.strict:
+                        raise
+                    skipped.append(error.problem)
+        raise OV2VSSError(f"{MAX_CORRUPT} samples in a row are corrupt, the last one: {skipped[-1]}", "check the data")
+
+    def describe(self, sample: int) -> str:
+        """Video and frame of a sample's target, for messages (of the first draw, if that one was corrupt)."""
+        rng = np.random.default_rng([self.seed, sample])
+        rng.integers(2**62)
+        video, target = self.targets[int(rng.integers(len(self.targets)))]
+        return f"{self.videos.videos[video]}/{self.videos.frame_name(video, target)}"
 
     def _cut(self, rng: np.random.Generator) -> dict[str, Tensor]:
         spec = self.spec
         video, target = self.targets[int(rng.integers(len(self.targets)))]
         length = self.videos.length(video)
         if self.single:
-            indices = [target]
+            clip = indices = [target]
         else:
             if spec.reverse and rng.random() < 0.5:
                 mirrored = clip_indices(length - 1 - target, spec.references, spec.gap)
                 distant = length - 1 - distant_index(length, mirrored, rng)
-                indices = [length - 1 - i for i in mirrored]
+                clip = [length - 1 - i for i in mirrored]
             else:
-                indices = clip_indices(target, spec.references, spec.gap)
-                distant = distant_index(length, indices, rng)
-            indices.append(distant)
+                clip = clip_indices(target, spec.references, spec.gap)
+                distant = distant_index(length, clip, rng)
+            indices = [*clip, distant]
         scale = float(np.exp(rng.uniform(*np.log(spec.scale))))
         size = (round(spec.size[0] * scale), round(spec.size[1] * scale))
-        decoded = {i: resize_frame(self.videos.frame(video, i), size) for i in dict.fromkeys(indices)}
+        decoded = {i: self._frame(video, i, size) for i in dict.fromkeys(indices)}
         frames = torch.from_numpy(np.stack([decoded[i] for i in indices]).transpose(0, 3, 1, 2).copy())
-        labels = self.table[self.videos.mask(video, target)]
-        labels = cv2.resize(labels, (size[1], size[0]), interpolation=cv2.INTER_NEAREST_EXACT)
+        labels = np.stack(
+            [self._labels(video, clip, k, size) for k in range(max(0, len(clip) - spec.labelled), len(clip))]
+        )
         frames, labels = self.crop(tv_tensors.Video(frames), tv_tensors.Mask(torch.from_numpy(labels)))
         frames = frames.as_subclass(Tensor)
         if self.colour is not None:
             frames = torch.stack([self.colour(tv_tensors.Image(f)).as_subclass(Tensor) for f in frames])
-        item = {"clip": frames, "labels": labels.as_subclass(Tensor)}
+        labels = labels.as_subclass(Tensor)
+        item = {"clip": frames, "labels": labels[0] if spec.labelled == 1 else labels}
         if not self.single:
             item["clip"], item["distant"] = frames[:-1], frames[-1]
         return item
 
+    def _frame(self, video: int, index: int, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
+        frame = self.videos.frame(video, index)
+        if self.hidden is not None and index in self.videos.labelled(video):
+            covered = self.hidden[self.videos.mask(video, index)]
+            if covered.shape != frame.shape[:2]:
+                covered = (
+                    cv2.resize(covered.view(np.uint8), frame.shape[1::-1], interpolation=cv2.INTER_NEAREST_EXACT) > 0
+                )
+            frame = frame.copy()
+            frame[covered] = self.spec.fill
+        return resize_frame(frame, size)
+
+    def _labels(self, video: int, clip: list[int], position: int, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
+        index = clip[position]
+        if index in clip[position + 1 :] or index not in self.videos.labelled(video):
+            return np.full(size, VOID, np.uint8)
+        labels = self.table[self.videos.mask(video, index)]
+        return cv2.resize(labels, (size[1], size[0]), interpolation=cv2.INTER_NEAREST_EXACT)
+
+
+def collate(items: list[dict[str, Tensor | list[str]]]) -> dict[str, Tensor | list[str]]:
+    """A batch; the lists of skipped files are joined."""
+    skipped = [name for item in items for name in item.pop("skipped")]
+    return {**default_collate(items), "skipped": skipped}
+
 
 class Steps(Sampler[int]):
-    """Sample numbers ``start .. stop - 1``: the batches of the iterations that are left."""
+    """Sample numbers of the iterations ``start .. stop - 1``, for one of several processes.
 
-    def __init__(self, start: int, stop: int) -> None:
-        self.range = range(start, stop)
+    Iteration ``i`` is made of the samples ``i * batch .. (i + 1) * batch - 1`` whatever the number of processes and of
+    accumulated parts: each process takes an equal run of them in every part.
+    """
+
+    def __init__(self, start: int, stop: int, batch: int, accumulate: int = 1, world: int = 1, rank: int = 0) -> None:
+        self.iterations, self.batch = range(start, stop), batch
+        self.accumulate, self.world, self.rank = accumulate, world, rank
+        self.part = batch // (accumulate * world)
 
     def __iter__(self) -> Iterator[int]:
-        return iter(self.range)
+        for iteration in self.iterations:
+            for part in range(self.accumulate):
+                first = iteration * self.batch + (part * self.world + self.rank) * self.part
+                yield from range(first, first + self.part)
 
     def __len__(self) -> int:
-        return len(self.range)
+        return len(self.iterations) * self.accumulate * self.part

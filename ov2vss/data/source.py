@@ -7,7 +7,12 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from ov2vss.errors import OV2VSSError
 from ov2vss_runtime.vocabulary import Vocabulary
+
+
+class CorruptFile(OV2VSSError):
+    """One image or mask that cannot be used; training and evaluation skip it unless told to be strict."""
 
 
 class VideoSet(Protocol):

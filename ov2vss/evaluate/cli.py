@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 import click
 import numpy as np
 
+from ov2vss.options import clip_options, strict_option
 from ov2vss_runtime.console import CONTEXT, print_json, program
 
+UNKNOWN = 65_535
 if TYPE_CHECKING:
     from ov2vss.evaluate.evaluate import Predict
 
@@ -43,6 +45,8 @@ if TYPE_CHECKING:
     type=click.IntRange(1, 10_000),
     help="Distance of references in frames [default: the training data's; the bundle's].",
 )
+@clip_options
+@strict_option
 @click.option("--per-frame", is_flag=True, help="With --ckpt: the same model with every reference equal to the frame.")
 @click.option(
     "--json",
@@ -61,6 +65,9 @@ def main(
     protocol: str,
     vocab: str | None,
     gap: int | None,
+    clip_weights: str | None,
+    download: bool,
+    strict: bool,
     per_frame: bool,
     json_file: Path | None,
 ) -> None:
@@ -83,42 +90,48 @@ def main(
     videos = open_videos(data, split)
     wording = Vocabulary.parse(vocab) if vocab is not None else None
 
-    def protocol_for(held_out: list[str]) -> Protocol:
-        """Seen and unseen as the model was trained; a model without held-out classes has no unseen ones in ``all``."""
-        known = [videos.classes.names.index(n) for n in held_out if n in videos.classes.names]
+    def protocol_for(trained: list[str], held_out: list[str]) -> Protocol:
+        """Seen and unseen as the model was trained, on the data set of its training; on another, as that one says."""
+        own = set(trained) | set(held_out) == set(videos.classes.names)
+        known = [videos.classes.names.index(n) for n in held_out] if own else videos.unseen
         return make_protocol(videos, protocol, wording, known if known or protocol == "all" else None)
 
     predict: Predict
     if ckpt is not None:
         from ov2vss import checkpoint
-        from ov2vss.text import build_text_encoder
         from ov2vss.torch_engine import PerFrameEngine, TorchEngine
         from ov2vss_runtime.stream import Stream
 
         found = checkpoint.find(ckpt)
         train = found.run.train
-        setup = protocol_for(found.run.unseen)
+        source = found.run.clip_source(clip_weights, download)
+        setup = protocol_for([line.split(",")[0] for line in found.run.classes], found.run.unseen)
         runner = (PerFrameEngine if per_frame else TorchEngine)(
-            found.build(), train.size, build_text_encoder(train.model)
+            found.build(source), train.size, found.text_encoder(source)
         )
-        templates, distance = train.model.templates, gap or train.gap
+        templates, distance = train.model.prompts, gap or train.gap
         embeddings = Stream(runner, setup.vocabulary, templates, distance).embeddings
         predict = predict_with(
-            lambda: Stream(runner, setup.vocabulary, templates, distance, "farthest", embeddings=embeddings)
+            lambda: Stream(runner, setup.vocabulary, templates, distance, "farthest", embeddings=embeddings), strict
         )
     elif bundle is not None:
         from ov2vss_runtime.segmenter import Segmenter
 
         segmenter = Segmenter.load(bundle)
-        setup = protocol_for(segmenter.bundle.manifest.source["unseen"])
+        trained = segmenter.bundle.manifest.source
+        setup = protocol_for([line.split(",")[0] for line in trained["trained_classes"]], trained["unseen"])
         embeddings = segmenter.stream(None, setup.vocabulary).embeddings
-        predict = predict_with(lambda: segmenter.stream(None, setup.vocabulary, gap, "farthest", embeddings=embeddings))
+        predict = predict_with(
+            lambda: segmenter.stream(None, setup.vocabulary, gap, "farthest", embeddings=embeddings), strict
+        )
     else:
         setup = make_protocol(videos, protocol, wording)
         predict = _stored(pred, setup.classes)
-    scores = evaluate(videos, setup, predict, progress=True)
+    scores = evaluate(videos, setup, predict, progress=True, strict=strict)
     for name, value in scores["per_class"].items():
         click.echo(f"{name:<32} {'-' if value is None else format(value, '.4f')}")
+    if scores["skipped"]:
+        click.echo(f"{scores['skipped']} frames were left out: their image or mask is corrupt")
     summary = {k: v for k, v in scores.items() if isinstance(v, float)}
     click.echo("  ".join(f"{name} {value:.4f}" for name, value in summary.items()) or "no labelled pixel was evaluated")
     if str(json_file) == "-":
@@ -133,29 +146,24 @@ def main(
 
 def _stored(folder: Path, classes: list[int]) -> Predict:
     """Predictions read from PNGs: raw id ``k`` is class ``k - 1`` of the data set, 0 is unknown."""
+    from ov2vss.data.images import read_ids
     from ov2vss.data.source import VideoSet
     from ov2vss.errors import OV2VSSError
 
-    def predict(videos: VideoSet, video: int) -> Iterator[np.ndarray]:
-        import cv2
+    # A class of the data set that this protocol leaves out stays a wrong answer, never a void one.
+    table = np.full(65_536, UNKNOWN, np.uint16)
+    for position, k in enumerate(classes):
+        table[k + 1] = position
 
-        total = len(videos.classes)
-        table = np.full(65_536, 65_535, np.uint16)
-        for position, k in enumerate(classes):
-            table[k + 1] = position
-        # A class of the data set that this protocol leaves out stays a wrong answer, never a void one.
+    def predict(videos: VideoSet, video: int) -> Iterator[np.ndarray]:
+        labelled = set(videos.labelled(video))
         for index in range(videos.length(video)):
             path = folder / videos.videos[video] / f"{videos.frame_name(video, index)}.png"
-            if not path.is_file():
-                if index in set(videos.labelled(video)):
-                    raise OV2VSSError(
-                        f"prediction {path} is missing", f"write one PNG per labelled frame ({total} classes)"
-                    )
-                yield np.full((1, 1), 65_535, np.uint16)
-                continue
-            image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
-            if image is None or image.ndim != 2:
-                raise OV2VSSError(f"prediction {path} is not a single-channel PNG", "store raw class ids")
-            yield table[image]
+            if index not in labelled:
+                yield np.full((1, 1), UNKNOWN, np.uint16)
+            elif not path.is_file():
+                raise OV2VSSError(f"prediction {path} is missing", "write one PNG per labelled frame")
+            else:
+                yield table[read_ids(path)]
 
     return predict

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from ov2vss.data.source import VideoSet
+from ov2vss.data.source import CorruptFile, VideoSet
 from ov2vss.errors import OV2VSSError
 from ov2vss_runtime.metrics import Confusion, group_scores, video_consistency
 from ov2vss_runtime.protocol import label_table, protocol_classes
 from ov2vss_runtime.stream import Stream
 from ov2vss_runtime.vocabulary import Vocabulary
 
+log = logging.getLogger("ov2vss")
 WINDOWS = (8, 16)
+"""Lengths of VC8 and VC16."""
 
-Predict = Callable[[VideoSet, int], Iterator[npt.NDArray[np.integer]]]
-"""Label maps of a video's frames in order, indices into the evaluated vocabulary."""
+Labels = npt.NDArray[np.integer]
+Predict = Callable[[VideoSet, int], Iterator[Labels | None]]
+"""Label maps of a video's frames in order, indices into the evaluated vocabulary; None for a frame left out."""
 
 
 @dataclass(frozen=True)
@@ -57,55 +62,134 @@ def make_protocol(videos: VideoSet, name: str, wording: Vocabulary | None, unsee
     return Protocol(name, classes, Vocabulary(tuple(entries)), [i for i, k in enumerate(classes) if k in set(unseen)])
 
 
-def predict_with(make_stream: Callable[[], Stream]) -> Predict:
-    """Stream every video from its first frame; the distant frame is the farther of the first and the last."""
+def predict_with(make_stream: Callable[[], Stream], strict: bool = False) -> Predict:
+    """Stream every video from its first frame; the distant frame is the farther of the first and the last.
 
-    def predict(videos: VideoSet, video: int) -> Iterator[npt.NDArray[np.integer]]:
+    A frame that cannot be read is left out of the stream, and None stands in its place; with ``strict`` it is an error.
+    """
+
+    def predict(videos: VideoSet, video: int) -> Iterator[Labels | None]:
         stream = make_stream()
         length = videos.length(video)
-        stream.set_distant(videos.frame(video, length - 1), float(length - 1))
+        if (last := _last_frame(videos, video)) is not None:
+            stream.set_distant(videos.frame(video, last), float(last))
         for index in range(length):
-            yield stream.step(videos.frame(video, index), float(index)).labels
+            try:
+                frame = videos.frame(video, index)
+            except CorruptFile as error:
+                if strict:
+                    raise
+                log.warning("skipped: %s", error.problem)
+                yield None
+                continue
+            yield stream.step(frame, float(index)).labels
 
     return predict
 
 
-def evaluate(videos: VideoSet, protocol: Protocol, predict: Predict, progress: bool = False) -> dict[str, object]:
-    """Scores by the protocol of the design: mIoU, fwIoU, mAcc, pAcc, per class; VC8 and VC16 on dense labels.
+def _last_frame(videos: VideoSet, video: int) -> int | None:
+    """The last frame of a video that can be read."""
+    for index in reversed(range(videos.length(video))):
+        with suppress(CorruptFile):
+            videos.frame(video, index)
+            return index
+    return None
 
-    ``vc8`` and ``vc16`` are means over all windows of all videos whose every frame is labelled (None without any).
+
+@dataclass
+class Tally:
+    """What evaluation counts. Tallies of different videos add up, so that processes can share a data set.
+
+    ``consistency`` holds, per window of :data:`WINDOWS`, the sum of the values and their number.
+    """
+
+    confusion: Confusion
+    consistency: npt.NDArray[np.float64]
+    frames: int = 0
+    skipped: int = 0
+
+    def scores(self, videos: VideoSet, protocol: Protocol) -> dict[str, object]:
+        """Scores by the protocol of the design: mIoU, fwIoU, mAcc, pAcc, per class; VC8 and VC16 on dense labels.
+
+        ``vc8`` and ``vc16`` are means over all windows of all videos whose every frame is labelled (None without any).
+        """
+        scores = self.confusion.scores()
+        per_class = scores["per_class"]
+        names = [videos.classes.names[k] for k in protocol.classes]
+        scores |= group_scores(per_class, protocol.unseen)
+        scores["per_class"] = dict(zip(names, per_class, strict=True))
+        for n, (total, count) in zip(WINDOWS, self.consistency, strict=True):
+            scores[f"vc{n}"] = float(total / count) if count else None
+        head = {"protocol": protocol.name, "frames": self.frames, "skipped": self.skipped}
+        return head | {"vocabulary": len(protocol.vocabulary)} | scores
+
+
+def tally(
+    videos: VideoSet,
+    protocol: Protocol,
+    predict: Predict,
+    progress: bool = False,
+    strict: bool = False,
+    share: tuple[int, int] = (0, 1),
+) -> Tally:
+    """Run and count; frames after the last labelled one of a video are not run.
+
+    Args:
+        videos, protocol, predict: what is evaluated, how, and what makes the label maps.
+        progress: show a bar on a terminal.
+        strict: raise CorruptFile at the first image or mask that cannot be read, instead of leaving it out.
+        share: ``(i, n)`` takes every n-th video from the i-th on.
     """
     table = label_table(len(videos.classes), protocol.classes)
-    confusion = Confusion(len(protocol.classes), len(protocol.vocabulary))
-    consistency: dict[int, list[float]] = {n: [] for n in WINDOWS}
-    frames = sum(videos.length(v) for v in range(len(videos.videos)))
-    with tqdm(total=frames, desc="evaluate", unit="frame", disable=None if progress else True, leave=False) as bar:
-        for video in range(len(videos.videos)):
+    result = Tally(Confusion(len(protocol.classes), len(protocol.vocabulary)), np.zeros((len(WINDOWS), 2)))
+    chosen = [v for v in range(share[0], len(videos.videos), share[1]) if videos.labelled(v)]
+    lengths = {v: videos.labelled(v)[-1] + 1 for v in chosen}
+    with tqdm(
+        total=sum(lengths.values()), desc="evaluate", unit="frame", disable=None if progress else True, leave=False
+    ) as bar:
+        for video in chosen:
             labelled = set(videos.labelled(video))
             dense = len(labelled) == videos.length(video)
             truths, predictions = [], []
-            for index, prediction in enumerate(predict(videos, video)):
-                if index in labelled:
-                    truth = table[videos.mask(video, index)]
+            for index, prediction in zip(range(lengths[video]), predict(videos, video), strict=False):
+                bar.update()
+                result.frames += 1
+                truth = _truth(videos, video, index, table, strict) if index in labelled else None
+                if prediction is None or (truth is None and index in labelled):
+                    result.skipped += 1
+                    dense = False
+                elif truth is not None:
                     if truth.shape != prediction.shape:
                         raise OV2VSSError(
                             f"{videos.videos[video]} frame {videos.frame_name(video, index)}: the prediction is "
                             f"{prediction.shape}, the mask {truth.shape}",
                             "write predictions at the size of the masks",
                         )
-                    confusion.update(truth, prediction)
+                    result.confusion.update(truth, prediction)
                     if dense:
                         truths.append(truth)
                         predictions.append(prediction)
-                bar.update()
             if dense:
-                for n in WINDOWS:
-                    consistency[n] += video_consistency(np.stack(truths), np.stack(predictions), n)
-    scores = confusion.scores()
-    per_class = scores["per_class"]
-    names = [videos.classes.names[k] for k in protocol.classes]
-    scores |= group_scores(per_class, protocol.unseen)
-    scores["per_class"] = dict(zip(names, per_class, strict=True))
-    for n, values in consistency.items():
-        scores[f"vc{n}"] = float(np.mean(values)) if values else None
-    return {"protocol": protocol.name, "frames": frames, "vocabulary": len(protocol.vocabulary)} | scores
+                for row, n in zip(result.consistency, WINDOWS, strict=True):
+                    values = video_consistency(np.stack(truths), np.stack(predictions), n)
+                    row += sum(values), len(values)
+    return result
+
+
+def _truth(
+    videos: VideoSet, video: int, index: int, table: npt.NDArray[np.uint8], strict: bool
+) -> npt.NDArray[np.uint8] | None:
+    try:
+        return table[videos.mask(video, index)]
+    except CorruptFile as error:
+        if strict:
+            raise
+        log.warning("skipped: %s", error.problem)
+        return None
+
+
+def evaluate(
+    videos: VideoSet, protocol: Protocol, predict: Predict, progress: bool = False, strict: bool = False
+) -> dict[str, object]:
+    """:func:`tally` over all videos, and its :meth:`Tally.scores`."""
+    return tally(videos, protocol, predict, progress, strict).scores(videos, protocol)

@@ -33,8 +33,8 @@ class Backbone(nn.Module):
                 f"backbone {name!r} has levels at strides {reductions}, but 4, 8, 16 and 32 are needed",
                 "choose a backbone with four pyramid levels, for example resnet50 or tf_efficientnet_lite0",
             )
-        indices = tuple(len(reductions) - 1 - reductions[::-1].index(s) for s in STRIDES)
-        self.net = timm.create_model(name, features_only=True, out_indices=indices)
+        self.indices = tuple(len(reductions) - 1 - reductions[::-1].index(s) for s in STRIDES)
+        self.net = timm.create_model(name, features_only=True, out_indices=self.indices)
         self.channels: list[int] = self.net.feature_info.channels()
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)

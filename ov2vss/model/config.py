@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 STRIDES = (4, 8, 16, 32)
 LATTICE_STRIDE = 32
 POOL_RATIOS = (1, 2, 3, 4)
+IMAGENET80 = ("imagenet80",)
 
 
 class ModelConfig(BaseModel):
@@ -38,14 +39,21 @@ class ModelConfig(BaseModel):
     """R, the number of region vectors of the distant frame."""
     heads: int = Field(8, ge=1)
 
-    image_encoder: Literal["dense-head"] = "dense-head"
-    """Where the dense vision-language features F^V come from."""
+    image_encoder: Literal["dense-head", "clip"] = "dense-head"
+    """Where the dense vision-language features F^V come from: a trained head on the backbone, or frozen CLIP."""
     dense_width: int = 128
-    text_encoder: Literal["minilm", "words"] = "minilm"
+    text_encoder: Literal["minilm", "words", "clip"] = "minilm"
+    clip_model: str = "ViT-B-16"
+    """open_clip's name of the CLIP architecture."""
+    clip_pretrained: str = "openai"
+    """open_clip's tag of its weights; it decides the activation and the normalisation, also with a weights file."""
+    clip_tokens: int = Field(576, ge=1)
+    """About how many patches CLIP sees of a frame (18 x 32 for 16:9)."""
     embed_dim: int = 384
     """D, the width of the vision-language space."""
     templates: tuple[str, ...] = ("a photo of a {}.",)
-    """Prompts whose embeddings are averaged for one class; ``{}`` is replaced by the name."""
+    """Prompts whose embeddings are averaged for one class; ``{}`` is replaced by the name. ``imagenet80`` alone stands
+    for the 80 prompts that CLIP was evaluated with. Read them through :attr:`prompts`."""
 
     cost_width: int = 16
     """c, channels of the refined cost volume of one class."""
@@ -69,9 +77,18 @@ class ModelConfig(BaseModel):
             raise ValueError(
                 f"decoder_width={self.decoder_width} must be a multiple of decoder_groups={self.decoder_groups}"
             )
-        if not self.templates or any("{}" not in t for t in self.templates):
-            raise ValueError("every entry of templates must contain {} for the class name")
+        if self.templates != IMAGENET80 and (not self.templates or any("{}" not in t for t in self.templates)):
+            raise ValueError("every entry of templates must contain {} for the class name (or be imagenet80 alone)")
         return self
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """The templates, named lists written out."""
+        if self.templates == IMAGENET80:
+            from ov2vss.text.clip_text import imagenet_templates
+
+            return imagenet_templates()
+        return self.templates
 
     def ablations(self) -> list[str]:
         """Names of the switches that make this an ablated model (empty for a complete one)."""

@@ -82,6 +82,19 @@ class OV2VSS(nn.Module):
         self.decoder = Decoder(c.cost_width, c.width, c.decoder_width, c.decoder_groups, c.fusion)
         self.aux_head = AuxiliaryHead(c.width, aux_classes, c.decoder_groups) if aux_classes else None
 
+    # -- weights -------------------------------------------------------------------------------------------------
+
+    def trained_state(self) -> dict[str, Tensor]:
+        """``state_dict`` without a frozen image encoder: what a checkpoint holds."""
+        frozen = "image_encoder." if getattr(self.image_encoder, "frozen", False) else None
+        return {k: v for k, v in self.state_dict().items() if frozen is None or not k.startswith(frozen)}
+
+    def load_trained_state(self, weights: dict[str, Tensor]) -> None:
+        """Inverse of :meth:`trained_state`; RuntimeError where a name or a shape does not fit."""
+        trained = self.trained_state()
+        frozen = {k: v for k, v in self.state_dict().items() if k not in trained}
+        self.load_state_dict(frozen | weights, strict=True)
+
     # -- once per frame ------------------------------------------------------------------------------------------
 
     def encode(self, frame: Tensor) -> FrameFeatures:

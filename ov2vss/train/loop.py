@@ -4,30 +4,37 @@ from __future__ import annotations
 
 import csv
 import logging
+import os
 import time
+from collections import Counter
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
-from torch import nn
+from lightning_fabric.strategies import DDPStrategy
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from ov2vss import checkpoint
-from ov2vss.data import open_videos
-from ov2vss.data.clips import ClipDataset, ClipSpec, Steps
+from ov2vss.clip import ClipSource
+from ov2vss.data import SHAPES, open_videos
+from ov2vss.data.clips import ClipDataset, ClipSpec, Steps, collate
 from ov2vss.errors import OV2VSSError
-from ov2vss.evaluate.evaluate import evaluate, make_protocol, predict_with
-from ov2vss.model import OV2VSS
+from ov2vss.evaluate.evaluate import make_protocol, predict_with, tally
+from ov2vss.model import OV2VSS, Prediction
+from ov2vss.model.image_encoder import load_image_encoder
 from ov2vss.presets import TrainConfig
 from ov2vss.text import TextEncoder, build_text_encoder
 from ov2vss.torch_engine import TorchEngine
 from ov2vss.train.loss import loss_sum
 from ov2vss.train.vocabulary import TrainingVocabulary
 from ov2vss.train.weights import load_backbone_weights
-from ov2vss_runtime.protocol import label_table
+from ov2vss_runtime.protocol import VOID, label_table
 from ov2vss_runtime.stream import Stream
 
 log = logging.getLogger("ov2vss")
@@ -53,6 +60,21 @@ def learning_rate_factor(config: TrainConfig, iteration: int) -> float:
     return (1 - iteration / config.iterations) ** config.poly_power
 
 
+def make_fabric(config: TrainConfig) -> Fabric:
+    """One device, or, under ``torchrun``, one per process with gradients averaged (DDP)."""
+    if config.precision == "16-mixed" and not torch.cuda.is_available():
+        raise OV2VSSError("precision=16-mixed needs a CUDA GPU, and there is none", "set precision=bf16-mixed")
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1:
+        return Fabric(accelerator="auto", devices=1, precision=config.precision)
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", world))
+    # Only the auxiliary head can be without a gradient.
+    strategy = DDPStrategy(find_unused_parameters=not config.beta)
+    return Fabric(
+        accelerator="auto", devices=local, num_nodes=world // local, strategy=strategy, precision=config.precision
+    )
+
+
 class Trainer:
     """One run: its data, model and optimizer, and the loop over iterations.
 
@@ -60,19 +82,34 @@ class Trainer:
         config: the run; with an existing checkpoint in ``out`` and ``resume``, it must be the run's own.
         out: run folder.
         resume: go on from the last checkpoint in ``out``.
+        strict: stop at a corrupt image or mask instead of drawing another sample.
+        download: allow weights of the backbone and of CLIP to be fetched.
     """
 
-    def __init__(self, config: TrainConfig, out: Path, resume: bool = False) -> None:
-        self.config, self.out = config, out
+    def __init__(
+        self, config: TrainConfig, out: Path, resume: bool = False, strict: bool = False, download: bool = False
+    ) -> None:
+        self.config, self.out, self.strict = config, out, strict
         self.start = 0
         resumed = checkpoint.find(out, "last") if resume else None
         if resumed is not None and resumed.run.train != config:
             raise OV2VSSError(f"{out} was trained with other settings", "resume with --resume and --out alone")
-        self.fabric = Fabric(accelerator="auto", devices=1, precision=config.precision)
+        self.fabric = make_fabric(config)
+        self.fabric.launch()
+        parts = self.fabric.world_size * config.accumulate
+        if config.batch % parts:
+            raise OV2VSSError(
+                f"batch={config.batch} cannot be divided over {self.fabric.world_size} processes and "
+                f"{config.accumulate} accumulated parts",
+                f"set batch to a multiple of {parts}",
+            )
+        self.part = config.batch // parts
         self.fabric.seed_everything(config.seed, verbose=False)
 
         videos = open_videos(config.data, "train", cache=True)
-        hidden = videos.unseen if config.hold_out_unseen or config.data == "shapes" else []
+        hidden = videos.unseen if config.hold_out_unseen or config.data == SHAPES else []
+        if config.hold_out_unseen and not hidden:
+            log.warning("%s lists no unseen classes (unseen.txt): all its classes are trained", config.data)
         self.trained = [k for k in range(len(videos.classes)) if k not in hidden]
         table = label_table(len(videos.classes), self.trained)
         spec = ClipSpec(
@@ -84,50 +121,73 @@ class Trainer:
             config.reverse,
             config.flip,
             config.photometric,
+            config.labelled_frames,
+            tuple(round(255 * m) for m in config.model.mean),
         )
+        covered = hidden if config.mask_unseen_pixels else []
         self.datasets = {
-            single: ClipDataset(videos, table, spec, config.seed, single=single) for single in (True, False)
+            single: ClipDataset(videos, table, spec, config.seed, single, covered, strict) for single in (True, False)
         }
         if not len(self.datasets[True]):
             raise OV2VSSError(f"no frame of {config.data} has a mask", "put PNG masks into data/<video>/mask")
-        self.encoder: TextEncoder = build_text_encoder(config.model)
+        if config.validate_every:
+            open_videos(config.data, "val")  # a missing split is found now, not at the first validation
+        self.skipped: Counter[str] = Counter()
+        source = ClipSource(config.clip_weights, download)
+        self.encoder: TextEncoder = build_text_encoder(config.model, source).to(self.fabric.device)
         seen = type(videos.classes)(tuple(videos.classes.entries[k] for k in self.trained))
-        self.vocabulary = TrainingVocabulary(self.encoder, seen, config.model, config.wordings, config.negatives)
+        self.vocabulary = TrainingVocabulary(
+            self.encoder, seen, config.model, config.wordings, config.negatives, config.prompt_sampling
+        )
+
+        model = OV2VSS(config.model, aux_classes=len(self.trained))
+        load_image_encoder(model.image_encoder, config.model, source)
         self.run = checkpoint.RunConfig(
             train=config,
             classes=[", ".join(entry) for entry in videos.classes.entries],
             unseen=[videos.classes.names[k] for k in hidden],
             text_encoder_sha256=self.encoder.identity(),
+            image_encoder_sha256=checkpoint.frozen_sha256(model.image_encoder),
         )
-
-        model = OV2VSS(config.model, aux_classes=len(self.trained))
-        load_backbone_weights(model.backbone, config.model.backbone, config.backbone_weights)
+        if resumed is None:
+            load_backbone_weights(model.backbone, config.model.backbone, config.backbone_weights, download)
         optimizer = torch.optim.AdamW(parameter_groups(model, config), betas=(0.9, 0.999))
         self.rates = [group["lr"] for group in optimizer.param_groups]
         if resumed is not None:
-            model.load_state_dict(resumed.weights())
+            model.load_trained_state(resumed.weights())
             checkpoint.restore_optimizer(optimizer, resumed.optimizer())
             self.start = resumed.state["step"]
         model = model.to(memory_format=torch.channels_last)
         self.raw_model = model
         self.model, self.optimizer = self.fabric.setup(model, optimizer)
         self.model.mark_forward_method("forward_single")
+        if resumed is not None and self.scaler is not None:
+            self.scaler.load_state_dict(resumed.state["scaler"])
+
+    @property
+    def scaler(self) -> torch.amp.GradScaler | None:
+        """The loss scaler of fp16 training."""
+        return getattr(self.fabric._precision, "scaler", None)
 
     def fit(self, on_checkpoint: Callable[[int], None] | None = None) -> None:
         """Train to the last iteration, saving checkpoints on the way."""
-        config = self.config
-        self.out.mkdir(parents=True, exist_ok=True)
-        checkpoint.write_json(self.out / "config.json", self.run.model_dump(mode="json"))
+        config, first = self.config, self.fabric.is_global_zero
+        if first:
+            self.out.mkdir(parents=True, exist_ok=True)
+            checkpoint.write_json(self.out / "config.json", self.run.model_dump(mode="json"))
         self.model.train()
-        bar = tqdm(total=config.iterations, initial=self.start, desc="train", unit="it", disable=None)
-        with bar, CsvLog(self.out / "log.csv", self.start) as write:
+        bar = tqdm(
+            total=config.iterations, initial=self.start, desc="train", unit="it", disable=None if first else True
+        )
+        with bar, CsvLog(self.out / "log.csv", self.start) if first else nullcontext(_no_log) as write:
             iteration = self.start
             while iteration < config.iterations:
                 single = iteration < config.per_frame_iterations
                 stop = min(config.per_frame_iterations, config.iterations) if single else config.iterations
-                for batch in self._loader(single, iteration, stop):
+                parts = iter(self._loader(single, iteration, stop))
+                while iteration < stop:
                     began = time.perf_counter()
-                    loss = self._iterate(iteration, batch, single)
+                    loss = self._iterate(iteration, [next(parts) for _ in range(config.accumulate)], single)
                     iteration += 1
                     bar.update()
                     if iteration % LOG_EVERY == 0 or iteration == config.iterations:
@@ -138,64 +198,97 @@ class Trainer:
                         self._save(iteration)
                         if on_checkpoint is not None:
                             on_checkpoint(iteration)
+        if self.skipped:
+            log.warning("%d samples were replaced because of %d corrupt files", self.skipped.total(), len(self.skipped))
 
     def _loader(self, single: bool, start: int, stop: int) -> DataLoader:
-        config = self.config
-        steps = Steps(start * config.batch, stop * config.batch)
-        workers = config.workers
+        """Batches of this process, one per accumulated part."""
+        config, workers = self.config, self.config.workers
         loader = DataLoader(
             self.datasets[single],
-            config.batch,
-            sampler=steps,
+            self.part,
+            sampler=Steps(
+                start, stop, config.batch, config.accumulate, self.fabric.world_size, self.fabric.global_rank
+            ),
             num_workers=workers,
-            drop_last=True,
+            collate_fn=collate,
             multiprocessing_context="fork" if workers else None,
             worker_init_fn=_one_thread,
         )
         return self.fabric.setup_dataloaders(loader, use_distributed_sampler=False)
 
-    def _iterate(self, iteration: int, batch: dict[str, torch.Tensor], single: bool) -> float:
-        config = self.config
+    def _iterate(self, iteration: int, parts: list[dict[str, Any]], single: bool) -> float:
+        """One step of the optimizer; the loss is the mean over all valid pixels of all parts and processes."""
+        config, fabric = self.config, self.fabric
         factor = learning_rate_factor(config, iteration)
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * factor
-        text = self.vocabulary.draw(np.random.default_rng([config.seed, 1, iteration])).to(self.fabric.device)
-        if single:
-            prediction = self.model.forward_single(batch["clip"][:, 0], text)
-        else:
-            prediction = self.model(batch["clip"], batch["distant"], text, config.reference_grad)
-        total, valid = loss_sum(prediction, batch["labels"], config.alpha, config.beta, config.gamma)
-        loss = total / valid.clamp(min=1)
-        if not torch.isfinite(loss):
+        for name in (name for part in parts for name in part["skipped"]):
+            if name not in self.skipped:
+                log.warning("skipped: %s", name)
+            self.skipped[name] += 1
+        text = self.vocabulary.draw(np.random.default_rng([config.seed, 1, iteration])).to(fabric.device)
+        valid = sum((part["labels"] != VOID).sum() for part in parts)
+        valid = fabric.all_reduce(valid, reduce_op="sum").clamp(min=1)
+        self.optimizer.zero_grad(set_to_none=True)
+        mean = torch.zeros((), device=fabric.device)
+        for number, part in enumerate(parts, 1):
+            with fabric.no_backward_sync(self.model, enabled=number < len(parts)):
+                prediction, labels = self._predict(part, text, single)
+                loss = loss_sum(prediction, labels, config.alpha, config.beta, config.gamma) / valid
+                # DDP averages the gradients of the processes; the share of each is already one of the whole.
+                fabric.backward(loss * fabric.world_size)
+            mean += loss.detach()
+        mean = float(fabric.all_reduce(mean, reduce_op="sum"))
+        if not np.isfinite(mean):
+            samples = range(iteration * config.batch, (iteration + 1) * config.batch)
+            targets = ", ".join(self.datasets[single].describe(i) for i in samples)
             raise OV2VSSError(
-                f"the loss is {loss.item()} at iteration {iteration + 1} (samples {iteration * config.batch} to "
-                f"{(iteration + 1) * config.batch - 1} of seed {config.seed})",
+                f"the loss is {mean} at iteration {iteration + 1}, batch: {targets}",
                 "lower the learning rate (--set lr=...) and go on with --resume",
             )
-        self.optimizer.zero_grad(set_to_none=True)
-        self.fabric.backward(loss)
         if config.clip_grad:
-            self.fabric.clip_gradients(self.model, self.optimizer, max_norm=config.clip_grad)
+            # fp16 overflows now and then: its scaler leaves such a step out.
+            fabric.clip_gradients(
+                self.model, self.optimizer, max_norm=config.clip_grad, error_if_nonfinite=self.scaler is None
+            )
         self.optimizer.step()
-        return float(loss.detach())
+        return mean
+
+    def _predict(self, part: dict[str, Any], text: Tensor, single: bool) -> tuple[Prediction, Tensor]:
+        """Scores and labels of every labelled frame of a part."""
+        clip, labels = part["clip"], part["labels"]
+        if labels.ndim == 4:
+            labels = labels.transpose(0, 1).flatten(0, 1)
+        if single:
+            return self.model.forward_single(clip[:, -1], text), labels
+        distant, frames = part["distant"], clip.shape[1]
+        count = len(labels) // len(clip)
+        if count > 1:
+            # Each labelled frame as a target, with the frames before it as references, clamped at the clip's first.
+            past = [[max(0, t - k) for k in range(frames - 1, -1, -1)] for t in range(frames - count, frames)]
+            clip = torch.cat([clip[:, indices] for indices in past])
+            distant = distant.repeat(count, 1, 1, 1)
+        return self.model(clip, distant, text, self.config.reference_grad), labels
 
     def _save(self, step: int) -> None:
         state: dict[str, object] = {}
-        config = self.config
+        config, first = self.config, self.fabric.is_global_zero
         if config.validate_every and (step % config.validate_every == 0 or step == config.iterations):
-            scores = validate(self.raw_model, self.encoder, config, self.run, "val")
+            scores = validate(self.raw_model, self.encoder, config, self.run, "val", fabric=self.fabric)
             self.model.train()
             state["validation"] = scores
+            if scores["miou"] is None:
+                raise OV2VSSError(f"no labelled pixel in the split val of {config.data}", "set validate_every=0")
             log.info("iteration %d: validation mIoU %.4f", step, scores["miou"])
-        checkpoint.save(
-            self.out, step, self.raw_model.state_dict(), checkpoint.flatten_optimizer(self.optimizer.optimizer), state
-        )
-        if "validation" in state:
-            self._keep_best(step, float(state["validation"]["miou"]))
-
-    def _keep_best(self, step: int, miou: float) -> None:
-        if miou > checkpoint.best_miou(self.out):
-            checkpoint.mark_best(self.out, step, miou)
+        if self.scaler is not None:
+            state["scaler"] = self.scaler.state_dict()
+        if first:
+            optimizer = checkpoint.flatten_optimizer(self.optimizer.optimizer)
+            checkpoint.save(self.out, step, self.raw_model.trained_state(), optimizer, state)
+            if "validation" in state and scores["miou"] > checkpoint.best_miou(self.out):
+                checkpoint.mark_best(self.out, step, scores["miou"])
+        self.fabric.barrier()
 
 
 def validate(
@@ -205,20 +298,35 @@ def validate(
     run: checkpoint.RunConfig,
     split: str,
     engine: type[TorchEngine] = TorchEngine,
-) -> dict:
-    """Scores of a model on a split, streamed; all classes of the data set are in the vocabulary."""
+    fabric: Fabric | None = None,
+    strict: bool = False,
+) -> dict[str, Any]:
+    """Scores of a model on a split, streamed; all classes of the data set are in the vocabulary.
+
+    With a ``fabric`` of several processes each takes its share of the videos, and all return the scores of the whole.
+    """
     videos = open_videos(config.data, split)
     unseen = [videos.classes.names.index(name) for name in run.unseen]
     protocol = make_protocol(videos, "all", None, unseen)
     runner = engine(model.eval(), config.size, encoder)
-    embeddings = Stream(runner, protocol.vocabulary, config.model.templates, config.gap).embeddings
+    embeddings = Stream(runner, protocol.vocabulary, config.model.prompts, config.gap).embeddings
 
     def make_stream() -> Stream:
-        return Stream(
-            runner, protocol.vocabulary, config.model.templates, config.gap, "farthest", embeddings=embeddings
-        )
+        return Stream(runner, protocol.vocabulary, config.model.prompts, config.gap, "farthest", embeddings=embeddings)
 
-    return evaluate(videos, protocol, predict_with(make_stream), progress=True)
+    share = (fabric.global_rank, fabric.world_size) if fabric is not None else (0, 1)
+    result = tally(videos, protocol, predict_with(make_stream, strict), share[0] == 0, strict, share)
+    if fabric is not None and fabric.world_size > 1:
+        counts = [torch.from_numpy(a).to(fabric.device) for a in (result.confusion.matrix, result.consistency)]
+        counts.append(torch.tensor([result.frames, result.skipped], device=fabric.device))
+        matrix, consistency, (frames, skipped) = (fabric.all_reduce(c, reduce_op="sum").cpu().numpy() for c in counts)
+        result.confusion.matrix[:], result.consistency[:] = matrix, consistency
+        result.frames, result.skipped = int(frames), int(skipped)
+    return result.scores(videos, protocol)
+
+
+def _no_log(iteration: int, loss: float, rate: float, seconds: float) -> None:
+    """Only the first process writes the log."""
 
 
 def _one_thread(worker: int) -> None:

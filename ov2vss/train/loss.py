@@ -13,12 +13,9 @@ TEMPERATURE = 0.07
 """Of the softmax over cosines in the dense loss."""
 
 
-def loss_sum(
-    prediction: Prediction, labels: Tensor, alpha: float, beta: float, gamma: float = 0.0
-) -> tuple[Tensor, Tensor]:
-    """Summed loss and the number of valid pixels; their quotient over the whole batch is the loss.
-
-    Kept apart so that several processes or accumulated steps can divide by the global count.
+def loss_sum(prediction: Prediction, labels: Tensor, alpha: float, beta: float, gamma: float = 0.0) -> Tensor:
+    """Loss summed over the valid pixels. Divided by their number in the whole batch, over all processes and accumulated
+    parts, it is the loss of a step.
 
     Args:
         prediction: logits at stride 8, upsampled here to the size of the labels.
@@ -37,4 +34,4 @@ def loss_sum(
         total = total + beta * cross_entropy(prediction.aux)
     if gamma:
         total = total + gamma * cross_entropy(prediction.volume / TEMPERATURE)
-    return total, (target != VOID).sum()
+    return total

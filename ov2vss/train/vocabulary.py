@@ -22,35 +22,41 @@ def shipped_words(name: str) -> Vocabulary:
 class TrainingVocabulary:
     """Embeddings for one iteration, drawn by the iteration's own random generator.
 
-    Each class takes one of its wordings in one of the templates, so that the text space is used and not one point of
-    it per class; ``negatives`` extra words follow as classes without pixels.
+    A share ``sampling`` of the classes takes one of its wordings in one of the templates, so that the text space is
+    used and not one point of it per class; the others take their mean over the templates. ``negatives`` extra words
+    follow as classes without pixels.
     """
 
     def __init__(
-        self, encoder: TextEncoder, classes: Vocabulary, config: ModelConfig, wordings: str, negatives: int
+        self,
+        encoder: TextEncoder,
+        classes: Vocabulary,
+        config: ModelConfig,
+        wordings: str = "",
+        negatives: int = 0,
+        sampling: float = 0.0,
     ) -> None:
         extra: dict[str, tuple[str, ...]] = {}
         if wordings:
             known = Vocabulary.from_file(wordings) if Path(wordings).is_file() else shipped_words(wordings)
             extra = {entry[0]: entry[1:] for entry in known.entries}
-        self.canonical = torch.from_numpy(
-            class_embeddings(lambda t: encoder.encode(t).numpy(), classes, config.templates)
-        )
+        prompts, self.sampling = config.prompts, sampling
+        self.canonical = torch.from_numpy(class_embeddings(lambda t: encoder.encode(t).numpy(), classes, prompts))
         self.variants: list[Tensor] = []
-        for entry in classes.entries:
+        for entry in classes.entries if sampling else ():
             words = list(dict.fromkeys([*entry, *extra.get(entry[0], ())]))
-            self.variants.append(encoder.encode([t.replace("{}", w) for w in words for t in config.templates]))
+            self.variants.append(encoder.encode([t.replace("{}", w) for w in words for t in prompts]))
         self.count = negatives
         words = shipped_words("negatives").names if negatives else []
         taken = {w for entry in classes.entries for w in entry}
         self.pool = encoder.encode([w for w in words if w not in taken]) if words else None
 
     def draw(self, rng: np.random.Generator) -> Tensor:
-        """Embeddings ``[N + negatives, D]``; the classes come first. Half of the draws use the classes' means."""
-        rows = [
-            self.canonical[k] if rng.random() < 0.5 else variants[int(rng.integers(len(variants)))]
-            for k, variants in enumerate(self.variants)
-        ]
+        """Embeddings ``[N + negatives, D]``; the classes come first."""
+        rows = []
+        for k, mean in enumerate(self.canonical):
+            plain = rng.random() < 1 - self.sampling
+            rows.append(mean if plain else self.variants[k][int(rng.integers(len(self.variants[k])))])
         if self.pool is not None:
             rows += list(self.pool[rng.choice(len(self.pool), self.count, replace=False)])
         return torch.stack(rows)
