@@ -1,4 +1,4 @@
-"""Train and score the rows of an ablation table, and write the report.
+"""Train and score the rows of an ablation table, and write the report; ``-h`` lists the tables.
 
     python benchmarks/ablation.py --table modules --data camvid --out runs/ablation --report ablation.md
     python benchmarks/ablation.py --table zero-shot --data camvid --words paraphrases.txt --out runs/ablation
@@ -45,14 +45,30 @@ ROWS = {
     "rfe": Row("+ random frame enhancement", ("model.stcf=false", "model.vte=false")),
     "rfe-stcf": Row("+ spatial-temporal context fusion", ("model.vte=false",)),
     "full": Row("+ video-text encoding: the whole model"),
-    "zero-shot": Row("the whole model, classes of unseen.txt void in training", ("hold_out_unseen=true",)),
+    "fusion-add": Row("addition", ("model.fusion=add",)),
+    "labels-4": Row("4 frames, 4 annotations", ("model.rfe=false", "labelled_frames=4")),
+    "labels-1": Row("4 frames, 1 annotation", ("model.rfe=false",)),
+    "attention": Row("attention alone", ("model.refine_ffn=false",)),
+    "alpha-0.1": Row("alpha 0.1, beta 1", ("alpha=0.1", "beta=1")),
+    "alpha-1": Row("alpha 1, beta 1", ("alpha=1", "beta=1")),
+    "alpha-10": Row("alpha 10, beta 1", ("alpha=10", "beta=1")),
+    "beta-0.1": Row("alpha 1, beta 0.1", ("alpha=1", "beta=0.1")),
+    "beta-10": Row("alpha 1, beta 10", ("alpha=1", "beta=10")),
+    "gamma-0": Row("without the dense loss", ("gamma=0",)),
+    "zero-shot": Row("labels of the unseen classes void", ("hold_out_unseen=true",)),
+    "zero-shot-masked": Row("and their pixels painted over", ("hold_out_unseen=true", "mask_unseen_pixels=true")),
 }
 TABLES = {
     "modules": ("Modules", ("baseline", "rfe", "rfe-stcf", "full")),
+    "fusion": ("Fusion of the cost volume with the video features", ("fusion-add", "full")),
+    "frames": ("Frames and annotations", ("labels-4", "labels-1", "full")),
+    "refinement": ("Text refinement: attention, attention and FFN", ("attention", "full")),
+    "loss": ("Loss weights", ("alpha-0.1", "alpha-1", "alpha-10", "beta-0.1", "beta-10")),
+    "dense-loss": ("Dense loss of models that train their image encoder", ("gamma-0", "full")),
     "zero-shot": ("Zero-shot", ("zero-shot",)),
+    "masking": ("Zero-shot, unseen pixels in the frames", ("zero-shot", "zero-shot-masked")),
 }
-"""Title and rows of every table; the tables of the paper's Table III have its order."""
-SEEDED = "-seed"
+"""Title and rows of every table; the first five are the paper's Table III."""
 
 
 def train(folder: Path, preset: str, data: str, settings: list[str]) -> float:
@@ -77,7 +93,7 @@ def train(folder: Path, preset: str, data: str, settings: list[str]) -> float:
     began = time.monotonic()
     code = subprocess.run(command, check=False).returncode
     seconds += time.monotonic() - began
-    _write(record, wanted | {"seconds": seconds, "complete": code == 0})
+    _write(record, wanted | {"seconds": seconds, "complete": code == 0, "revision": revision()})
     if code:
         raise OV2VSSError(f"training of {folder.name} ended with exit code {code}", "run the same command to go on")
     return seconds
@@ -95,13 +111,19 @@ def score(run: Path, data: str, split: str, gap: int, *more: str) -> dict[str, A
 
 
 def score_row(folder: Path, data: str, gaps: tuple[int, int], words: str | None) -> dict[str, Any]:
-    """Test and validation scores of a trained row, streamed and per frame, kept in ``OUT/<row>/scores.json``."""
+    """Scores of a trained row, kept in ``OUT/<row>/scores.json``.
+
+    ``test`` and ``val``, each streamed and per frame; ``test words`` with other wordings; and where classes were held
+    out, ``test unseen`` by the paper's protocol: truth and vocabulary of those classes alone.
+    """
     kept = folder / "scores.json"
     scores = json.loads(kept.read_text()) if kept.is_file() else {}
     wanted = {"test": ("test", gaps[0]), "val": ("val", gaps[1])}
     wanted |= {f"{name} per frame": (*where, "--per-frame") for name, where in list(wanted.items())}
     if words is not None:
         wanted["test words"] = ("test", gaps[0], "--vocab", words)
+    if "hold_out_unseen=true" in json.loads((folder / "row.json").read_text())["settings"]:
+        wanted |= {f"{k} unseen": (*wanted[k], "--protocol", "unseen") for k in ("test", "test words") if k in wanted}
     for name, (split, gap, *more) in wanted.items():
         if name not in scores:
             scores[name] = score(folder / "run", data, split, gap, *more)
@@ -115,60 +137,93 @@ def _write(path: Path, data: Any) -> None:
     part.replace(path)
 
 
-def _figure(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
+def _figure(values: list[float | None]) -> str:
+    found = [v for v in values if v is not None]
+    if not found:
+        return "-"
+    mean, spread = sum(found) / len(found), (max(found) - min(found)) / 2
+    return f"{mean:.3f}" + (f" ± {spread:.3f}" if len(found) > 1 else "")
 
 
-def report(out: Path, table: str, rows: list[tuple[str, Row]], command: str, words: bool) -> str:
-    """The table as Markdown."""
+def report(out: Path, table: str, seeds: int, command: str) -> str:
+    """The table as Markdown; with several seeds, the mean and the half range of each figure."""
+    names = TABLES[table][1]
+    runs = {name: [out / (name + _suffix(seed)) for seed in range(seeds)] for name in names}
+    records = {name: [json.loads((f / "row.json").read_text()) for f in folders] for name, folders in runs.items()}
+    scores = {name: [json.loads((f / "scores.json").read_text()) for f in folders] for name, folders in runs.items()}
+
+    def cell(name: str, key: str, figure: str) -> str:
+        return _figure([s.get(key, {}).get(figure) for s in scores[name]])
+
+    first = records[names[0]][0]
+    shared = ", ".join(s for s in first["settings"] if s not in ROWS[names[0]].settings)
     lines = [f"## {TABLES[table][0]}", "", f"    {command}", ""]
-    first = json.loads((out / rows[0][0] / "row.json").read_text())
-    own = set(rows[0][1].settings)
-    shared = ", ".join(s for s in first["settings"] if s not in own)
-    lines += [f"Preset {first['preset']}; settings of all rows: {shared or 'those of the preset'}.", ""]
-    head = ["row", "test mIoU", "fwIoU", "per frame", "val mIoU", "VC8", "VC16", "VC8 per frame", "minutes"]
+    lines += [f"Preset {first['preset']}, for all rows: {shared or 'its own settings'}; {seeds} seed(s) a row.", ""]
+    columns = {
+        "test mIoU": ("test", "miou"),
+        "test fwIoU": ("test", "fwiou"),
+        "test mIoU per frame": ("test per frame", "miou"),
+        "val mIoU": ("val", "miou"),
+        "VC8": ("val", "vc8"),
+        "VC16": ("val", "vc16"),
+        "VC8 per frame": ("val per frame", "vc8"),
+    }
     body = []
-    for name, row in rows:
-        scores = json.loads((out / name / "scores.json").read_text())
-        test, val = scores["test"], scores["val"]
-        cells = [test["miou"], test["fwiou"], scores["test per frame"]["miou"], val["miou"], val["vc8"], val["vc16"]]
-        cells.append(scores["val per frame"]["vc8"])
-        minutes = json.loads((out / name / "row.json").read_text())["seconds"] / 60
-        body.append([row.title, *map(_figure, cells), f"{minutes:.0f}"])
-    lines += _table(head, body)
+    for name in names:
+        minutes = [r["seconds"] / 60 for r in records[name]]
+        cells = [cell(name, *where) for where in columns.values()]
+        body.append([ROWS[name].title, *cells, f"{sum(minutes) / seeds:.0f}"])
+    lines += _table(["row", *columns, "minutes"], body)
     groups = []
-    for name, row in rows:
-        scores = json.loads((out / name / "scores.json").read_text())
+    for name in names:
         for key, wording in (("test", "names"), ("test words", "other words")):
-            found = scores.get(key, {})
-            if key in scores and ("unseen_miou" in found or (words and key == "test words")):
+            if any("unseen_miou" in s.get(key, {}) for s in scores[name]):
                 kinds = ("miou", "seen_miou", "unseen_miou", "harmonic_miou")
-                groups.append([row.title, wording, *(_figure(found.get(k)) for k in kinds)])
+                figures = [cell(name, key, kind) for kind in kinds]
+                groups.append([ROWS[name].title, wording, *figures, cell(name, f"{key} unseen", "miou")])
+            elif key != "test" and any(key in s for s in scores[name]):
+                groups.append([ROWS[name].title, wording, cell(name, key, "miou"), "-", "-", "-", "-"])
     if groups:
-        lines += ["", *_table(["row", "prompts", "mIoU", "seen", "unseen", "harmonic"], groups)]
-    classes = list(json.loads((out / rows[0][0] / "scores.json").read_text())["test"]["per_class"])
-    per_class = []
-    for name, row in rows:
-        found = json.loads((out / name / "scores.json").read_text())["test"]["per_class"]
-        per_class.append([row.title, *(_figure(found[c]) for c in classes)])
+        head = ["row", "prompts", "test mIoU", "seen", "unseen", "harmonic", "unseen among themselves"]
+        lines += ["", *_table(head, groups)]
+    classes = list(scores[names[0]][0]["test"]["per_class"])
+    per_class = [
+        [ROWS[n].title, *(_figure([s["test"]["per_class"][c] for s in scores[n]]) for c in classes)] for n in names
+    ]
     lines += ["", "IoU per class on test:", "", *_table(["row", *classes], per_class)]
-    return "\n".join(lines) + "\n"
+    revisions = sorted({r["revision"] for found in records.values() for r in found})
+    return "\n".join([*lines, "", f"{machine()}, trained at revision {', '.join(revisions)}."]) + "\n"
+
+
+def _suffix(seed: int) -> str:
+    return f"-seed{seed}" if seed else ""
 
 
 def _table(head: list[str], body: list[list[str]]) -> list[str]:
     return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *body)]
 
 
+def revision() -> str:
+    """Git revision of this checkout."""
+    return (
+        subprocess.run(
+            ["git", "rev-parse", "--short", "HEAD"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=False,
+        ).stdout.strip()
+        or "unknown"
+    )
+
+
 def machine() -> str:
-    """What the figures were measured on, in one line."""
+    """What the figures were measured on."""
     info, names = Path("/proc/cpuinfo"), []
     if info.is_file():
         names = [x.split(":", 1)[1].strip() for x in info.read_text().splitlines() if x.startswith("model name")]
-    revision = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
-    ).stdout.strip()
     processor = f"{len(names)} x {names[0]}" if names else platform.machine()
-    return f"{time.strftime('%Y-%m-%d')}, {processor}, torch {version('torch')}, revision {revision or 'unknown'}."
+    return f"{time.strftime('%Y-%m-%d')}, {processor}, torch {version('torch')}"
 
 
 @click.command(context_settings=CONTEXT)
@@ -177,7 +232,9 @@ def machine() -> str:
 @click.option("--data", required=True, help="A folder in the VSPW layout, or 'shapes'.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the rows.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting of all rows; may be repeated.")
-@click.option("--seeds", default=1, show_default=True, type=click.IntRange(1, 100), help="Seeds per row.")
+@click.option(
+    "--seeds", default=1, show_default=True, type=click.IntRange(1, 100), help="Seeds a row; figures are then means."
+)
 @click.option("--words", default=None, metavar="FILE|WORDS", help="Also score test with other words for the classes.")
 @click.option(
     "--gaps",
@@ -200,21 +257,16 @@ def main(
     report_file: Path | None,
 ) -> None:
     """Run the rows of one ablation table, one after the other."""
-    rows: list[tuple[str, Row]] = []
-    for seed in range(seeds):
-        for name in TABLES[table][1]:
-            row = ROWS[name]
-            if seed:
-                row = Row(f"{row.title} (seed {seed})", (*row.settings, f"seed={seed}"))
-            rows.append((name + (f"{SEEDED}{seed}" if seed else ""), row))
-    for number, (name, row) in enumerate(rows, 1):
-        log.info("row %d of %d: %s", number, len(rows), row.title)
-        train(out / name, preset, data, [*settings, *row.settings])
-        scores = score_row(out / name, data, gaps, words)
-        log.info("%s: test mIoU %.3f", row.title, scores["test"]["miou"])
+    plan = [(seed, name) for seed in range(seeds) for name in TABLES[table][1]]
+    for number, (seed, name) in enumerate(plan, 1):
+        log.info("row %d of %d: %s, seed %d", number, len(plan), ROWS[name].title, seed)
+        own = [*ROWS[name].settings, *([f"seed={seed}"] if seed else [])]
+        folder = out / (name + _suffix(seed))
+        train(folder, preset, data, [*settings, *own])
+        log.info("test mIoU %.3f", score_row(folder, data, gaps, words)["test"]["miou"])
     command = " ".join(["python benchmarks/ablation.py", f"--table {table}", f"--preset {preset}"])
     command += "".join(f" --set {s}" for s in settings) + (f" --seeds {seeds}" if seeds > 1 else "")
-    text = report(out, table, rows, command, words is not None) + f"\n{machine()}\n"
+    text = report(out, table, seeds, command + (" --words FILE" if words else "") + " --data DIR --out DIR")
     click.echo(text)
     if report_file is not None:
         part = report_file.with_name(report_file.name + ".part")
