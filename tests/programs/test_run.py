@@ -148,9 +148,17 @@ def test_full_disk(bundle: Path, video: Path, tmp_path: Path) -> None:
 
 
 def test_interrupt_leaves_a_playable_part(bundle: Path, tmp_path: Path) -> None:
-    write_video(tmp_path / "long.mp4", moving_frames(4000, (112, 168)))
+    write_video(tmp_path / "long.mp4", moving_frames(1500, (112, 168)))
     command = [str(SCRIPTS / "ov2vss-run"), "long.mp4", "--bundle", str(bundle)]
-    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    process = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        # A shell that runs the tests in the background ignores Ctrl-C for all its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     part = tmp_path / "long.ov2vss.part.mp4"
     deadline = time.monotonic() + 120
     while not (part.exists() and part.stat().st_size > 20_000):
@@ -163,7 +171,7 @@ def test_interrupt_leaves_a_playable_part(bundle: Path, tmp_path: Path) -> None:
     assert stderr.strip() == "interrupted"
     assert not (tmp_path / "long.ov2vss.mp4").exists()
     with av.open(str(part)) as container:
-        assert 0 < sum(1 for _ in container.decode(video=0)) < 4000
+        assert 0 < sum(1 for _ in container.decode(video=0)) < 1500
 
 
 def test_wrong_usage_and_debug(bundle: Path, tmp_path: Path) -> None:
