@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import logging
-import platform
 import subprocess
 import sys
 import time
@@ -24,9 +23,11 @@ from pathlib import Path
 from typing import Any
 
 import click
+from machine import processor, revision
 
 from ov2vss_runtime.console import CONTEXT, program
 from ov2vss_runtime.errors import OV2VSSError
+from ov2vss_runtime.files import write_json, write_text
 
 log = logging.getLogger("ov2vss")
 SCRIPTS = Path(sys.executable).parent
@@ -90,10 +91,14 @@ def train(folder: Path, preset: str, data: str, settings: list[str]) -> float:
         command += ["--preset", preset, "--data", data]
         for setting in settings:
             command += ["--set", setting]
-    began = time.monotonic()
-    code = subprocess.run(command, check=False).returncode
-    seconds += time.monotonic() - began
-    _write(record, wanted | {"seconds": seconds, "complete": code == 0, "revision": revision()})
+    began, code = time.monotonic(), None
+    # Before and after, so that a row that is cut off keeps its settings and its time.
+    write_json(record, wanted | {"seconds": seconds, "complete": False, "revision": revision()})
+    try:
+        code = subprocess.run(command, stdout=sys.stderr, check=False).returncode  # the report alone is on stdout
+    finally:
+        seconds += time.monotonic() - began
+        write_json(record, wanted | {"seconds": seconds, "complete": code == 0, "revision": revision()})
     if code:
         raise OV2VSSError(f"training of {folder.name} ended with exit code {code}", "run the same command to go on")
     return seconds
@@ -111,30 +116,28 @@ def score(run: Path, data: str, split: str, gap: int, *more: str) -> dict[str, A
 
 
 def score_row(folder: Path, data: str, gaps: tuple[int, int], words: str | None) -> dict[str, Any]:
-    """Scores of a trained row, kept in ``OUT/<row>/scores.json``.
+    """Scores of a trained row, kept in ``OUT/<row>/scores.json`` with the arguments that gave them.
 
     ``test`` and ``val``, each streamed and per frame; ``test words`` with other wordings; and where classes were held
     out, ``test unseen`` by the paper's protocol: truth and vocabulary of those classes alone.
     """
     kept = folder / "scores.json"
-    scores = json.loads(kept.read_text()) if kept.is_file() else {}
+    known = json.loads(kept.read_text()) if kept.is_file() else {}
     wanted = {"test": ("test", gaps[0]), "val": ("val", gaps[1])}
     wanted |= {f"{name} per frame": (*where, "--per-frame") for name, where in list(wanted.items())}
     if words is not None:
         wanted["test words"] = ("test", gaps[0], "--vocab", words)
     if "hold_out_unseen=true" in json.loads((folder / "row.json").read_text())["settings"]:
         wanted |= {f"{k} unseen": (*wanted[k], "--protocol", "unseen") for k in ("test", "test words") if k in wanted}
-    for name, (split, gap, *more) in wanted.items():
-        if name not in scores:
-            scores[name] = score(folder / "run", data, split, gap, *more)
-            _write(kept, scores)
+    scores = {}
+    for name, arguments in wanted.items():
+        stored = known.get(name, {})
+        if stored.get("arguments") != list(arguments):
+            split, gap, *more = arguments
+            stored = {"arguments": list(arguments), "scores": score(folder / "run", data, split, gap, *more)}
+            write_json(kept, known := known | {name: stored})
+        scores[name] = stored["scores"]
     return scores
-
-
-def _write(path: Path, data: Any) -> None:
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(data, indent=1) + "\n")
-    part.replace(path)
 
 
 def _figure(values: list[float | None]) -> str:
@@ -145,12 +148,16 @@ def _figure(values: list[float | None]) -> str:
     return f"{mean:.3f}" + (f" ± {spread:.3f}" if len(found) > 1 else "")
 
 
-def report(out: Path, table: str, seeds: int, command: str) -> str:
-    """The table as Markdown; with several seeds, the mean and the half range of each figure."""
-    names = TABLES[table][1]
-    runs = {name: [out / (name + _suffix(seed)) for seed in range(seeds)] for name in names}
-    records = {name: [json.loads((f / "row.json").read_text()) for f in folders] for name, folders in runs.items()}
-    scores = {name: [json.loads((f / "scores.json").read_text()) for f in folders] for name, folders in runs.items()}
+def report(table: str, records: dict[str, list[dict]], scores: dict[str, list[dict]], command: str) -> str:
+    """The table as Markdown; with several seeds, the mean and the half range of each figure.
+
+    Args:
+        table: name of the table.
+        records: per row and seed, what ``row.json`` holds.
+        scores: per row and seed, what :func:`score_row` gave.
+        command: that repeats the table.
+    """
+    names, seeds = TABLES[table][1], len(next(iter(records.values())))
 
     def cell(name: str, key: str, figure: str) -> str:
         return _figure([s.get(key, {}).get(figure) for s in scores[name]])
@@ -158,7 +165,7 @@ def report(out: Path, table: str, seeds: int, command: str) -> str:
     first = records[names[0]][0]
     shared = ", ".join(s for s in first["settings"] if s not in ROWS[names[0]].settings)
     lines = [f"## {TABLES[table][0]}", "", f"    {command}", ""]
-    lines += [f"Preset {first['preset']}, for all rows: {shared or 'its own settings'}; {seeds} seed(s) a row.", ""]
+    lines += [f"Preset {first['preset']}, for all rows: {shared or 'its own settings'}; seeds a row: {seeds}.", ""]
     columns = {
         "test mIoU": ("test", "miou"),
         "test fwIoU": ("test", "fwiou"),
@@ -192,38 +199,12 @@ def report(out: Path, table: str, seeds: int, command: str) -> str:
     ]
     lines += ["", "IoU per class on test:", "", *_table(["row", *classes], per_class)]
     revisions = sorted({r["revision"] for found in records.values() for r in found})
-    return "\n".join([*lines, "", f"{machine()}, trained at revision {', '.join(revisions)}."]) + "\n"
-
-
-def _suffix(seed: int) -> str:
-    return f"-seed{seed}" if seed else ""
+    where = f"{time.strftime('%Y-%m-%d')}, {processor()}, torch {version('torch')}"
+    return "\n".join([*lines, "", f"{where}, trained at revision {', '.join(revisions)}."]) + "\n"
 
 
 def _table(head: list[str], body: list[list[str]]) -> list[str]:
     return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *body)]
-
-
-def revision() -> str:
-    """Git revision of this checkout."""
-    return (
-        subprocess.run(
-            ["git", "rev-parse", "--short", "HEAD"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            check=False,
-        ).stdout.strip()
-        or "unknown"
-    )
-
-
-def machine() -> str:
-    """What the figures were measured on."""
-    info, names = Path("/proc/cpuinfo"), []
-    if info.is_file():
-        names = [x.split(":", 1)[1].strip() for x in info.read_text().splitlines() if x.startswith("model name")]
-    processor = f"{len(names)} x {names[0]}" if names else platform.machine()
-    return f"{time.strftime('%Y-%m-%d')}, {processor}, torch {version('torch')}"
 
 
 @click.command(context_settings=CONTEXT)
@@ -258,20 +239,23 @@ def main(
 ) -> None:
     """Run the rows of one ablation table, one after the other."""
     plan = [(seed, name) for seed in range(seeds) for name in TABLES[table][1]]
+    records: dict[str, list[dict]] = {name: [] for _, name in plan}
+    scores: dict[str, list[dict]] = {name: [] for _, name in plan}
     for number, (seed, name) in enumerate(plan, 1):
         log.info("row %d of %d: %s, seed %d", number, len(plan), ROWS[name].title, seed)
         own = [*ROWS[name].settings, *([f"seed={seed}"] if seed else [])]
-        folder = out / (name + _suffix(seed))
+        folder = out / (f"{name}-seed{seed}" if seed else name)
         train(folder, preset, data, [*settings, *own])
-        log.info("test mIoU %.3f", score_row(folder, data, gaps, words)["test"]["miou"])
+        records[name].append(json.loads((folder / "row.json").read_text()))
+        scores[name].append(score_row(folder, data, gaps, words))
+        log.info("test mIoU %.3f", scores[name][-1]["test"]["miou"])
     command = " ".join(["python benchmarks/ablation.py", f"--table {table}", f"--preset {preset}"])
     command += "".join(f" --set {s}" for s in settings) + (f" --seeds {seeds}" if seeds > 1 else "")
-    text = report(out, table, seeds, command + (" --words FILE" if words else "") + " --data DIR --out DIR")
+    command += f" --gaps {gaps[0]} {gaps[1]}" if gaps != (1, 3) else ""
+    text = report(table, records, scores, command + (" --words FILE" if words else "") + " --data DIR --out DIR")
     click.echo(text)
     if report_file is not None:
-        part = report_file.with_name(report_file.name + ".part")
-        part.write_text(text)
-        part.replace(report_file)
+        write_text(report_file, text)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import platform
-import subprocess
 import time
 from importlib.metadata import version
 from pathlib import Path
@@ -19,6 +18,7 @@ from pathlib import Path
 import click
 import cv2
 import numpy as np
+from machine import processor, revision
 from tqdm import tqdm
 
 from ov2vss_runtime.bundle import DEFAULT_BUNDLE
@@ -56,23 +56,13 @@ def measure(stream, frames: list[np.ndarray], warm_up: int, count: int) -> dict[
 
 def machine() -> dict[str, str]:
     """What the figures were measured on."""
-    model = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        names = [
-            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
-        ]
-        model = names[0] if names else model
-    revision = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
-    ).stdout.strip()
     return {
-        "processor": model,
+        "processor": processor(),
         "system": platform.platform(),
         "python": platform.python_version(),
         "onnxruntime": version("onnxruntime"),
         "ov2vss": version("ov2vss"),
-        "revision": revision or "unknown",
+        "revision": revision(),
         "date": time.strftime("%Y-%m-%d"),
     }
 

@@ -13,7 +13,6 @@ A run folder::
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -30,10 +29,12 @@ from torch import Tensor, nn
 
 from ov2vss.clip import ClipSource
 from ov2vss.errors import OV2VSSError
+from ov2vss.identity import weights_sha256
 from ov2vss.model import OV2VSS
 from ov2vss.model.image_encoder import load_image_encoder
 from ov2vss.presets import TrainConfig
 from ov2vss.text import TextEncoder, build_text_encoder
+from ov2vss_runtime.files import write_json
 
 STEP = re.compile(r"step-(\d{8})$")
 
@@ -55,6 +56,8 @@ class RunConfig(BaseModel):
 
     def clip_source(self, weights: str | None = None, download: bool = False) -> ClipSource:
         """Where CLIP's weights come from: as given, else as in training."""
+        if weights is not None and not self.train.model.has_clip:
+            raise OV2VSSError("this model has no CLIP to give weights to", "leave out --clip-weights")
         return ClipSource(self.train.clip_weights if weights is None else weights, download)
 
 
@@ -117,13 +120,7 @@ class Checkpoint:
 
 def frozen_sha256(module: nn.Module) -> str | None:
     """sha256 over the weights of a frozen module, None for one that is trained."""
-    if not getattr(module, "frozen", False):
-        return None
-    digest = hashlib.sha256()
-    for key, value in sorted(module.state_dict().items()):
-        digest.update(key.encode())
-        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
+    return weights_sha256(module) if getattr(module, "frozen", False) else None
 
 
 def _load_tensors(path: Path) -> dict[str, Tensor]:
@@ -131,16 +128,6 @@ def _load_tensors(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except (OSError, SafetensorError) as error:
         raise OV2VSSError(f"{path} cannot be read ({error})", "restore the file or use another checkpoint") from None
-
-
-def write_json(path: Path, data: Any) -> None:
-    """Write JSON so that a reader sees the old file or the new one, never half of one."""
-    part = path.with_name(path.name + ".part")
-    with part.open("w") as stream:
-        json.dump(data, stream, indent=1)
-        stream.flush()
-        os.fsync(stream.fileno())
-    part.replace(path)
 
 
 def save(run: Path, step: int, model: dict[str, Tensor], optimizer: dict[str, Tensor], state: dict[str, Any]) -> Path:

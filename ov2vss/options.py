@@ -15,7 +15,7 @@ def clip_options(function: Callable[..., None]) -> Callable[..., None]:
         default=None,
         metavar="FILE",
         callback=lambda _context, _option, value: value if value in (None, "random") else str(Path(value).resolve()),
-        help="Weights of a model's frozen CLIP [default: as in training, else the local hub cache].",
+        help="Weights of a model's frozen CLIP, or 'random' [default: as in training, else the local hub cache].",
     )
     fetch = click.option("--download", is_flag=True, help="Allow weights to be fetched from the hub.")
     return file(fetch(function))

@@ -62,12 +62,16 @@ class TrainConfig(BaseModel):
     """Weight of the auxiliary loss."""
     gamma: float = 0.0
     """Weight of the dense loss, for image encoders that are trained (see ov2vss/train/loss.py)."""
+    class_balance: float = Field(0.0, ge=0)
+    """Exponent b of the weight (median frequency / frequency) ^ b of a class's pixels in every loss; 0 for none."""
     reference_grad: bool = True
     """Let gradients reach the backbone through references and the distant frame."""
     wordings: str = ""
     """Vocabulary file (or ``street``) of other words for classes, drawn at random in training."""
     prompt_sampling: float = Field(0.5, ge=0, le=1)
     """Share of the classes of an iteration that take one random wording in one random template, not their mean."""
+    text_mixing: float = Field(0.0, ge=0)
+    """Largest share of a random unrelated word that is mixed into a class's drawn wording."""
     negatives: int = 0
     """Words without pixels that are added to the vocabulary of each iteration."""
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
@@ -88,8 +92,10 @@ class TrainConfig(BaseModel):
             raise ValueError(f"batch={self.batch} must be a multiple of accumulate={self.accumulate}")
         if self.mask_unseen_pixels and not self.hold_out_unseen:
             raise ValueError("mask_unseen_pixels needs hold_out_unseen=true")
-        if self.wordings and not self.prompt_sampling:
-            raise ValueError("wordings need prompt_sampling above 0")
+        if self.clip_weights and not self.model.has_clip:
+            raise ValueError("this model has no CLIP to give weights to")
+        if (self.wordings or self.text_mixing) and not self.prompt_sampling:
+            raise ValueError("wordings and text_mixing need prompt_sampling above 0")
         return self
 
 
@@ -165,14 +171,15 @@ PRESETS: dict[str, TrainConfig] = {
             position_width=32,
             decoder_width=32,
             rfe_residual=True,
+            stcf_residual=True,
         ),
         backbone_weights="efficientnet-lite0",
         size=(352, 480),
         crop=(352, 416),
-        scale=(0.6, 1.6),
+        scale=(0.5, 1.6),
         gap=1,
-        iterations=1200,
-        per_frame_iterations=900,
+        iterations=2700,
+        per_frame_iterations=2200,
         batch=6,
         lr=2.5e-4,
         head_lr_factor=4.0,
@@ -180,9 +187,12 @@ PRESETS: dict[str, TrainConfig] = {
         clip_grad=1.0,
         beta=0.4,
         gamma=0.5,
+        class_balance=0.5,
         reference_grad=False,
         wordings="street",
-        negatives=4,
+        prompt_sampling=0.7,
+        text_mixing=0.5,
+        negatives=6,
         precision="bf16-mixed",
     ),
 }

@@ -91,6 +91,15 @@ def model(config: ModelConfig) -> OV2VSS:
     return random_model(config)
 
 
+def shuffled(network: torch.nn.Module, seed: int = 1) -> torch.nn.Module:
+    """All weights away from their initial values, biases and norms included."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    return network
+
+
 def random_model(config: ModelConfig, seed: int = 0) -> OV2VSS:
     torch.manual_seed(seed)
     model = OV2VSS(config).eval()

@@ -16,7 +16,7 @@ import onnxruntime
 from safetensors.numpy import save_file
 from tqdm import tqdm
 
-from ov2vss.checkpoint import Checkpoint, write_json
+from ov2vss.checkpoint import Checkpoint
 from ov2vss.clip import ClipSource
 from ov2vss.errors import OV2VSSError
 from ov2vss_export import verify
@@ -38,6 +38,7 @@ from ov2vss_runtime.bundle import (
     file_sha256,
     vocabulary_key,
 )
+from ov2vss_runtime.files import write_json
 from ov2vss_runtime.ort_engine import OrtEngine
 from ov2vss_runtime.text import class_embeddings
 from ov2vss_runtime.vocabulary import Vocabulary

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,10 +11,12 @@ import numpy as np
 
 from ov2vss.options import clip_options, strict_option
 from ov2vss_runtime.console import CONTEXT, print_json, program
+from ov2vss_runtime.files import write_json
 
-UNKNOWN = 65_535
 if TYPE_CHECKING:
     from ov2vss.evaluate.evaluate import Predict
+
+UNKNOWN = 65_535
 
 
 @click.command(context_settings=CONTEXT)
@@ -87,6 +88,8 @@ def main(
         raise click.UsageError("give exactly one of --ckpt, --bundle and --pred")
     if per_frame and ckpt is None:
         raise click.UsageError("--per-frame needs --ckpt")
+    if (clip_weights is not None or download) and ckpt is None:
+        raise click.UsageError("--clip-weights and --download need --ckpt")
     videos = open_videos(data, split)
     wording = Vocabulary.parse(vocab) if vocab is not None else None
 
@@ -137,9 +140,7 @@ def main(
     if str(json_file) == "-":
         print_json(scores)
     elif json_file is not None:
-        part = json_file.with_name(json_file.name + ".part")
-        part.write_text(json.dumps(scores, indent=1, allow_nan=False) + "\n")
-        part.replace(json_file)
+        write_json(json_file, scores)
     if scores["miou"] is None:
         raise OV2VSSError("no labelled pixel was evaluated", "check --split and --protocol")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,29 +70,28 @@ def predict_with(make_stream: Callable[[], Stream], strict: bool = False) -> Pre
     def predict(videos: VideoSet, video: int) -> Iterator[Labels | None]:
         stream = make_stream()
         length = videos.length(video)
-        if (last := _last_frame(videos, video)) is not None:
-            stream.set_distant(videos.frame(video, last), float(last))
+        for index in reversed(range(length)):
+            if (frame := _read(videos.frame, video, index, strict)) is not None:
+                stream.set_distant(frame, float(index))
+                break
         for index in range(length):
-            try:
-                frame = videos.frame(video, index)
-            except CorruptFile as error:
-                if strict:
-                    raise
-                log.warning("skipped: %s", error.problem)
-                yield None
-                continue
-            yield stream.step(frame, float(index)).labels
+            frame = _read(videos.frame, video, index, strict)
+            yield None if frame is None else stream.step(frame, float(index)).labels
 
     return predict
 
 
-def _last_frame(videos: VideoSet, video: int) -> int | None:
-    """The last frame of a video that can be read."""
-    for index in reversed(range(videos.length(video))):
-        with suppress(CorruptFile):
-            videos.frame(video, index)
-            return index
-    return None
+def _read(
+    read: Callable[[int, int], npt.NDArray[np.uint8]], video: int, index: int, strict: bool
+) -> npt.NDArray[np.uint8] | None:
+    """A frame or mask; None, and a line in the log, where the file is corrupt."""
+    try:
+        return read(video, index)
+    except CorruptFile as error:
+        if strict:
+            raise
+        log.warning("skipped: %s", error.problem)
+        return None
 
 
 @dataclass
@@ -154,11 +152,12 @@ def tally(
             for index, prediction in zip(range(lengths[video]), predict(videos, video), strict=False):
                 bar.update()
                 result.frames += 1
-                truth = _truth(videos, video, index, table, strict) if index in labelled else None
-                if prediction is None or (truth is None and index in labelled):
+                mask = _read(videos.mask, video, index, strict) if index in labelled else None
+                if prediction is None or (mask is None and index in labelled):
                     result.skipped += 1
                     dense = False
-                elif truth is not None:
+                elif mask is not None:
+                    truth = table[mask]
                     if truth.shape != prediction.shape:
                         raise OV2VSSError(
                             f"{videos.videos[video]} frame {videos.frame_name(video, index)}: the prediction is "
@@ -174,18 +173,6 @@ def tally(
                     values = video_consistency(np.stack(truths), np.stack(predictions), n)
                     row += sum(values), len(values)
     return result
-
-
-def _truth(
-    videos: VideoSet, video: int, index: int, table: npt.NDArray[np.uint8], strict: bool
-) -> npt.NDArray[np.uint8] | None:
-    try:
-        return table[videos.mask(video, index)]
-    except CorruptFile as error:
-        if strict:
-            raise
-        log.warning("skipped: %s", error.problem)
-        return None
 
 
 def evaluate(

@@ -62,6 +62,7 @@ class ModelConfig(BaseModel):
     decoder_groups: int = 4
 
     stcf: bool = True
+    stcf_residual: bool = False
     rfe: bool = True
     rfe_residual: bool = False
     vte: bool = True
@@ -80,6 +81,11 @@ class ModelConfig(BaseModel):
         if self.templates != IMAGENET80 and (not self.templates or any("{}" not in t for t in self.templates)):
             raise ValueError("every entry of templates must contain {} for the class name (or be imagenet80 alone)")
         return self
+
+    @property
+    def has_clip(self) -> bool:
+        """Whether a part of the model is frozen CLIP."""
+        return "clip" in (self.image_encoder, self.text_encoder)
 
     @property
     def prompts(self) -> tuple[str, ...]:

@@ -69,7 +69,7 @@ class OV2VSS(nn.Module):
         self.project = nn.ModuleList(nn.Conv2d(channels, c.width, 1) for channels in self.backbone.channels)
         self.image_encoder = build_image_encoder(c, self.backbone.channels)
         if c.stcf:
-            self.stcf = SpatialTemporalFusion(c.width, c.references)
+            self.stcf = SpatialTemporalFusion(c.width, c.references, c.stcf_residual)
         else:
             self.flat_fusion = nn.Conv2d(len(STRIDES) * c.width, c.width, 1)
         if c.rfe:

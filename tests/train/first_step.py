@@ -14,6 +14,7 @@ from ov2vss.train.loop import Trainer
 SETTINGS = (
     "model.backbone=test_resnet", "model.freeze_norm=true", "batch=4", "iterations=2", "per_frame_iterations=0",
     "clip_grad=0", "workers=0", "warmup=0", "size=64x96", "crop=64x64", "gap=1", "scale=1,1",
+    "class_balance=0.5", "model.stcf_residual=true",
 )  # fmt: skip
 
 

@@ -14,8 +14,9 @@ from ov2vss.clip import ClipSource, build_clip
 from ov2vss.errors import OV2VSSError
 from ov2vss.model import OV2VSS
 from ov2vss.presets import PRESETS, TrainConfig, configure
-from ov2vss.train.loop import Trainer, validate
-from tests.model.test_clip import shuffled
+from ov2vss.train.loop import Trainer
+from ov2vss.train.validate import validate
+from tests.conftest import TrainedRun, run_program, shuffled
 from tests.train.test_training import FAST
 
 
@@ -81,6 +82,34 @@ def test_training_with_clip_resumes_bit_for_bit(small_clip: str, weights: Path, 
     Trainer(config, tmp_path / "parts", resume=True).fit()
     one, two = (checkpoint.find(tmp_path / n, "last").weights() for n in ("whole", "parts"))
     assert all(torch.equal(one[k], two[k]) for k in one)
+
+
+def test_resume_refuses_another_clip(small_clip: str, weights: Path, tmp_path: Path) -> None:
+    """The file has the same name and other weights."""
+    file = tmp_path / "clip.safetensors"
+    file.write_bytes(weights.read_bytes())
+    config = clip_run(small_clip, str(file))
+
+    def stop(step: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Trainer(config, tmp_path / "run").fit(stop)
+    state = shuffled(build_clip(small_clip, ""), seed=2).state_dict()
+    save_file({k: v.contiguous() for k, v in state.items()}, file)
+    with pytest.raises(OV2VSSError, match="other classes or other weights of a frozen encoder"):
+        Trainer(config, tmp_path / "run", resume=True)
+
+
+def test_clip_weights_for_a_model_without_clip_are_refused(tmp_path: Path, trained: TrainedRun) -> None:
+    file = tmp_path / "clip.safetensors"
+    file.touch()
+    done = run_program("ov2vss-train", "--clip-weights", file, "--out", tmp_path / "run")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "no CLIP to give weights to" in done.stderr
+    done = run_program("ov2vss-eval", "--ckpt", trained.folder, "--clip-weights", file)
+    assert done.returncode == 1
+    assert "leave out --clip-weights" in done.stderr
 
 
 def test_streaming_equals_clip_mode_with_clip(small_clip: str) -> None:

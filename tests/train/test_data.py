@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ov2vss.data import CityscapesVideos, CorruptFile, FolderVideos, ShapesVideos, labelled_split, open_videos
+from ov2vss.data import CityscapesVideos, CorruptFile, FolderVideos, labelled_split, open_videos
 from ov2vss.data.clips import ClipDataset, ClipSpec, collate
 from ov2vss.data.images import read_ids, read_rgb
 from ov2vss.errors import OV2VSSError
@@ -334,6 +334,40 @@ def test_the_cache_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert videos.frame(0, 4) is not videos.frame(0, 4)
 
 
-def test_generated_clips_are_a_video_set_like_the_others() -> None:
-    videos = ShapesVideos("val")
-    assert videos.labelled(0) == list(range(20))
+def test_video_consistency_by_hand_at_windows_of_8_and_16(tmp_path: Path) -> None:
+    """Two hand-made videos of four pixels, scored by the program.
+
+    Windows of n frames start at 0 .. length - n - 1. The long video's four pixels: steady in truth and prediction; a
+    prediction that changes after frame 4; a truth that changes after frame 8; a truth that is void in frame 12.
+
+        window 8, start   0, 1      2, 3, 4   5 .. 8    9
+        steady in truth   a b c d   a b d     a b       a b c
+        and predicted     3/4       2/3       1         1         sum of the ten: 8.5
+
+    Windows of 16 start at 0 and 1: a and b are steady in truth, a alone in the prediction: 1/2 and 1/2. The short
+    video's prediction changes in every frame: 0 at both of its windows of 8, and it has none of 16.
+    """
+    root, predictions = tmp_path / "set", tmp_path / "predictions"
+    truth = np.tile(np.array([1, 2, 1, 2], np.uint8), (18, 1))
+    predicted = truth.copy()
+    predicted[5:, 1] = 3
+    truth[9:, 2] = 3
+    truth[12, 3] = 0
+    short = np.ones((10, 4), np.uint8)
+    flicker = np.tile(np.arange(10, dtype=np.uint8)[:, None] % 2 + 2, (1, 4))
+    root.mkdir()
+    (root / "classes.txt").write_text("road\nsky\ncar\n")
+    (root / "test.txt").write_text("long\nshort\n")
+    for video, masks, guesses in (("long", truth, predicted), ("short", short, flicker)):
+        for folder in (root / "data" / video / "origin", root / "data" / video / "mask", predictions / video):
+            folder.mkdir(parents=True)
+        for i, (mask, guess) in enumerate(zip(masks, guesses, strict=True)):
+            Image.fromarray(np.zeros((1, 4, 3), np.uint8)).save(root / f"data/{video}/origin/{i:05d}.png")
+            write_indexed(root / f"data/{video}/mask/{i:05d}.png", mask[None])
+            write_indexed(predictions / video / f"{i:05d}.png", guess[None])
+    done = run_program("ov2vss-eval", "--pred", predictions, "--data", root, "--json", "-")
+    assert done.returncode == 0, done.stderr
+    scores = json.loads(done.stdout.splitlines()[-1])
+    assert scores["frames"] == 28
+    assert scores["vc8"] == pytest.approx(8.5 / 12)
+    assert scores["vc16"] == pytest.approx(0.5)

@@ -12,16 +12,17 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 
 from ov2vss import checkpoint
-from ov2vss.data import FolderVideos, ShapesVideos
+from ov2vss.data import CorruptFile, FolderVideos, ShapesVideos
 from ov2vss.data.clips import ClipDataset, ClipSpec, clip_indices, distant_index
 from ov2vss.errors import OV2VSSError
 from ov2vss.model import Prediction
 from ov2vss.presets import PRESETS, configure
 from ov2vss.text import build_text_encoder
 from ov2vss.train.loop import Trainer, learning_rate_factor
-from ov2vss.train.loss import loss_sum
+from ov2vss.train.loss import class_weights, loss_sum
 from ov2vss.train.vocabulary import TrainingVocabulary, shipped_words
 from ov2vss_runtime.protocol import VOID, label_table
 from tests.conftest import SCRIPTS
@@ -97,13 +98,15 @@ def test_generated_clips_are_the_same_every_time() -> None:
     assert not np.array_equal(a.frame(3, 5), ShapesVideos("train").frame(3, 5))
 
 
-def test_loss_by_hand() -> None:
+@pytest.mark.parametrize("weighted", [False, True])
+def test_loss_by_hand(weighted: bool) -> None:
     torch.manual_seed(0)
+    share = torch.rand(256) + 0.5 if weighted else torch.ones(256)
     logits, aux = torch.randn(2, 3, 4, 5, dtype=torch.float64), torch.randn(2, 4, 4, 5, dtype=torch.float64)
     labels = torch.randint(0, 3, (2, 8, 10)).to(torch.uint8)
     labels[0, :4] = VOID
     volume = torch.rand(2, 3, 2, 3, dtype=torch.float64)
-    total = loss_sum(Prediction(logits, aux, volume), labels, alpha=0.7, beta=0.3, gamma=0.2)
+    total = loss_sum(Prediction(logits, aux, volume), labels, 0.7, 0.3, 0.2, share if weighted else None)
     expected = torch.zeros((), dtype=torch.float32)
     for weight, x in ((0.7, logits), (0.3, aux), (0.2, volume / 0.07)):
         full = F.interpolate(x.float(), (8, 10), mode="bilinear", align_corners=False).log_softmax(1)
@@ -111,8 +114,31 @@ def test_loss_by_hand() -> None:
             for y in range(8):
                 for z in range(10):
                     if labels[b, y, z] != VOID:
-                        expected = expected - weight * full[b, int(labels[b, y, z]), y, z]
+                        label = int(labels[b, y, z])
+                        expected = expected - weight * share[label] * full[b, label, y, z]
     assert float(total) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_class_weights_by_hand(tmp_path: Path) -> None:
+    """Masks of 64 pixels: 40, 16 and 4 pixels of three classes, 4 void, a fourth class in none; one mask is corrupt."""
+    ids = np.repeat(np.array([1, 2, 3, 0], np.uint8), [40, 16, 4, 4]).reshape(8, 8)
+    for kind in ("origin", "mask"):
+        (tmp_path / "data/a" / kind).mkdir(parents=True)
+    for i in range(3):
+        Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / f"data/a/origin/{i}.png")
+        Image.fromarray(ids).save(tmp_path / f"data/a/mask/{i}.png")
+    (tmp_path / "train.txt").write_text("a\n")
+    (tmp_path / "classes.txt").write_text("road\nsky\npole\nhorse\n")
+    (tmp_path / "data/a/mask/2.png").write_bytes(b"")
+    videos = FolderVideos(tmp_path, "train")
+    weights = class_weights(ClipDataset(videos, label_table(4), SPEC, 0, single=True), 4, 0.5)
+    expected = [(16 / 40) ** 0.5, 1.0, (16 / 4) ** 0.5, 1.0]
+    assert weights[:4].tolist() == pytest.approx(expected)
+    assert weights[VOID] == 0
+    plain = class_weights(ClipDataset(videos, label_table(4), SPEC, 0, single=True), 4, 0.0)
+    assert plain[:4].tolist() == [1, 1, 1, 1]
+    with pytest.raises(CorruptFile):
+        class_weights(ClipDataset(videos, label_table(4), SPEC, 0, single=True, strict=True), 4, 0.5)
 
 
 def test_schedule() -> None:
@@ -131,6 +157,33 @@ def test_training_words_vary_but_keep_their_class() -> None:
     assert text.shape == (len(videos.classes) + 3, config.embed_dim)
     assert torch.allclose(text[: len(videos.classes)], words.canonical, atol=1e-6)
     assert not set(shipped_words("negatives").names) & {n for e in shipped_words("street").entries for n in e}
+
+
+def test_wordings_are_mixed_with_unrelated_words() -> None:
+    """A drawn row is a wording plus at most half of another word, as a least-squares fit shows."""
+    config = PRESETS["tiny"].model
+    encoder = build_text_encoder(config)
+    classes = ShapesVideos("train").classes
+    words = TrainingVocabulary(encoder, classes, config, negatives=2, sampling=1.0, mixing=0.5)
+    text = words.draw(np.random.default_rng(0))
+    assert torch.allclose(text.norm(dim=1), torch.ones(len(text)), atol=1e-5)
+    shares = []
+    for k in range(len(classes)):
+        fits = []
+        for other in words.pool:
+            basis = torch.stack([words.canonical[k], other], dim=1)
+            found = torch.linalg.lstsq(basis, text[k][:, None]).solution[:, 0]
+            fits.append((float((basis @ found - text[k]).norm()), float(found[1] / found[0])))
+        error, share = min(fits)
+        assert error < 1e-5
+        shares.append(share)
+    assert 0 <= min(shares) < 0.2
+    assert 0.3 < max(shares) <= 0.5
+    for wanted in ("paraphrases", "distractors"):
+        file = Path(__file__).parents[3] / "shared/data/camvid" / f"{wanted}.txt"
+        if file.is_file():
+            trained = {*shipped_words("negatives").names, *(n for e in shipped_words("street").entries for n in e)}
+            assert not trained & set(file.read_text().splitlines())
 
 
 def test_settings_are_checked() -> None:

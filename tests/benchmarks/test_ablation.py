@@ -1,0 +1,70 @@
+"""The ablation script on a small folder: trains, scores, reports, and does no work twice."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.train.test_data import write_folder
+from tests.train.test_training import FAST
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "ablation.py"
+SETTINGS = [*FAST[1:], "iterations=4", "per_frame_iterations=2", "crop=64x64", "size=64x96", "gap=1"]
+
+
+def run(*args: str | Path, settings: list[str] = SETTINGS) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(SCRIPT), *map(str, args)]
+    for setting in settings:
+        command += ["--set", setting]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_a_table_is_trained_once_and_scored_again_on_request(tmp_path: Path) -> None:
+    data, out = tmp_path / "set", tmp_path / "out"
+    data.mkdir()
+    for split in ("train", "val", "test"):
+        write_folder(data, {f"{split}-a": 10}, unseen=["car"], split=split)
+    words = tmp_path / "words.txt"
+    words.write_text("street\nthe sky\nautomobile\n")
+    args = ["--table", "zero-shot", "--preset", "tiny", "--data", data, "--out", out, "--words", words]
+    done = run(*args, "--report", tmp_path / "report.md")
+    assert done.returncode == 0, done.stderr
+    report = (tmp_path / "report.md").read_text()
+    assert report.strip() == done.stdout.strip()
+
+    # The report's figures are those of ov2vss-eval, whose own are tested elsewhere.
+    row = out / "zero-shot"
+    kept = {k: v["scores"] for k, v in json.loads((row / "scores.json").read_text()).items()}
+    assert set(kept) == {
+        "test",
+        "val",
+        "test per frame",
+        "val per frame",
+        "test words",
+        "test unseen",
+        "test words unseen",
+    }
+    assert kept["test unseen"]["vocabulary"] == 1
+    cells = re.search(r"\| names \|(.*)\|\n", report)[1].split("|")
+    expected = [kept["test"][k] for k in ("miou", "seen_miou", "unseen_miou", "harmonic_miou")]
+    expected.append(kept["test unseen"]["miou"])
+    assert [c.strip() for c in cells] == [f"{v:.3f}" for v in expected]
+    assert "iterations=4" in report
+
+    # Again: nothing is trained; other gaps score the videos that they concern again.
+    weights = next((row / "run").glob("step-*/*.safetensors"))
+    before = {p: p.stat().st_mtime_ns for p in (weights, row / "row.json")}
+    done = run(*args, "--gaps", "2", "3")
+    assert done.returncode == 0, done.stderr
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+    again = json.loads((row / "scores.json").read_text())
+    assert again["test"]["arguments"][1] == 2
+    assert again["val"] == {"arguments": ["val", 3], "scores": kept["val"]}
+
+    # Other settings are another row.
+    done = run(*args, settings=[*SETTINGS, "lr=1e-4"])
+    assert done.returncode == 1
+    assert "holds a row with other settings" in done.stderr
