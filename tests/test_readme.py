@@ -20,11 +20,13 @@ from tests.conftest import SCRIPTS, moving_frames, write_video
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"(?:<!-- (.*?) -->\n)?```(bash|python)\n(.*?)```", README, re.S)
+FEW = " --set iterations=4 --set per_frame_iterations=2 --set batch=2 --set crop=96x128 --set size=128x192 --set save_every=2"
 SHORT = {
     "python benchmarks/latency.py": " --frames 10",
     "ov2vss-train --out runs/shapes": " --set iterations=4 --set per_frame_iterations=2 --set batch=2",
-    "ov2vss-train --preset lite": " --set iterations=4 --set per_frame_iterations=2 --set batch=1 --set crop=96x128"
-    " --set size=128x192 --set save_every=2",
+    "ov2vss-train --preset lite": FEW,
+    "torchrun": FEW,
+    "python benchmarks/ablation.py": FEW,
 }
 
 
@@ -35,6 +37,7 @@ def small_camvid(folder: Path) -> None:
         (folder / "data").mkdir(parents=True, exist_ok=True)
         (folder / f"{split}.txt").write_text("\n".join(videos.videos[:2]))
         (folder / "classes.txt").write_text("\n".join(videos.classes.names) + "\n")
+        (folder / "unseen.txt").write_text("\n".join(videos.classes.names[k] for k in videos.unseen) + "\n")
         for v, name in enumerate(videos.videos[:2]):
             for kind in ("origin", "mask"):
                 (folder / "data" / name / kind).mkdir(parents=True)
@@ -82,7 +85,7 @@ def test_commands(workplace: Path) -> None:
             ran += 1
     assert ran >= 8
     made = {p.name for p in workplace.iterdir()}
-    assert {"result.mp4", "masks", "runs", "scores.json", "my-bundle", "video.ov2vss.mp4"} <= made
+    assert {"result.mp4", "masks", "runs", "scores.json", "my-bundle", "video.ov2vss.mp4", "zero-shot.md"} <= made
 
 
 def test_run_command_on_a_fresh_environment(tmp_path: Path) -> None:
