@@ -89,11 +89,11 @@ def main(
     stream = segmenter.stream(vocabulary=words)
     samples = measure(stream, make_frames(parse_size(source)), warm_up=10, count=frames)
 
-    where, agreement = machine(), manifest.verified["gates"]
+    where, agreement = machine(), manifest.variants[segmenter.variant].verified["gates"]
     agreement = next(g["value"] for g in agreement if g["gate"] == "roll-out label agreement")
     height, width = segmenter.engine.size
     click.echo(
-        f"{manifest.name} {segmenter.precision}, {height}x{width}, {len(stream.names)} classes, onnxruntime "
+        f"{manifest.name} {segmenter.variant}, {height}x{width}, {len(stream.names)} classes, onnxruntime "
         f"{where['onnxruntime']}, {segmenter.threads} threads, {where['processor']}, revision {where['revision']}"
     )
     click.echo(f"{'ms a frame':<12}{'mean':>9}" + "".join(f"{f'p{p}':>9}" for p in PERCENTILES))
@@ -107,7 +107,7 @@ def main(
     fps = 1000 / figures["total"]["p50"]
     click.echo(f"{fps:.1f} fps; label agreement with the trained model at export: {agreement:.5f}")
     if json_file is not None:
-        record = {"bundle": manifest.name, "precision": segmenter.precision, "size": [height, width]}
+        record = {"bundle": manifest.name, "precision": segmenter.variant, "size": [height, width]}
         record |= {"classes": len(stream.names), "threads": segmenter.threads, "frames": frames, "fps": fps}
         record |= {"ms": figures, "label_agreement_at_export": agreement, "machine": where}
         json_file.write_text(json.dumps(record, indent=1) + "\n")

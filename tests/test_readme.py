@@ -20,7 +20,7 @@ from tests.conftest import SCRIPTS, moving_frames, write_video
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"(?:<!-- (.*?) -->\n)?```(bash|python)\n(.*?)```", README, re.S)
-FEW = " --set iterations=4 --set per_frame_iterations=2 --set batch=2 --set crop=96x128 --set size=128x192 --set save_every=2"
+FEW = " --set iterations=4 --set per_frame_iterations=2 --set batch=2 --set crop=96x128 --set size=128x192"
 SHORT = {
     "python benchmarks/latency.py": " --frames 10",
     "ov2vss-train --out runs/shapes": " --set iterations=4 --set per_frame_iterations=2 --set batch=2",

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import onnxruntime
 from safetensors.numpy import save_file
@@ -18,11 +19,17 @@ from tqdm import tqdm
 
 from ov2vss.checkpoint import Checkpoint
 from ov2vss.clip import ClipSource
+from ov2vss.data import SHAPES
 from ov2vss.errors import OV2VSSError
-from ov2vss_export import verify
-from ov2vss_export.graphs import GraphSpec, build_graphs
+from ov2vss.model import OV2VSS
+from ov2vss.text import TextEncoder
+from ov2vss.torch_engine import TorchEngine
+from ov2vss_export import torch_gates, verify
+from ov2vss_export.graphs import build_graphs
+from ov2vss_export.half import to_fp16
+from ov2vss_export.int8 import Quantizer
 from ov2vss_export.model_card import model_card
-from ov2vss_export.onnx_export import OPSET, export_graph, save_onnx, tag
+from ov2vss_export.onnx_export import export_graph, save_onnx, tag
 from ov2vss_export.text_weights import quantize_weights
 from ov2vss_runtime.bundle import (
     FORMAT_VERSION,
@@ -34,17 +41,25 @@ from ov2vss_runtime.bundle import (
     PreprocessInfo,
     StateInfo,
     TensorInfo,
+    VariantInfo,
     VocabularyInfo,
     file_sha256,
-    vocabulary_key,
 )
-from ov2vss_runtime.files import write_json
+from ov2vss_runtime.files import write_json, write_text
 from ov2vss_runtime.ort_engine import OrtEngine
 from ov2vss_runtime.text import class_embeddings
 from ov2vss_runtime.vocabulary import Vocabulary
 
 log = logging.getLogger("ov2vss")
-PRECISION = "fp32"
+PLANS = {
+    "fp32": {"fp32": ("onnxruntime", "openvino", "tensorrt")},
+    "fp16": {"fp16": ("onnxruntime", "tensorrt")},
+    "int8": {"int8": ("onnxruntime",), "int8-tensorrt": ("tensorrt",)},
+}
+"""Precision -> variants that it asks for -> engines that each serves, its own engine first."""
+TOKENIZER, CACHE, PARITY = "tokenizer.json", "vocabulary.safetensors", "parity.safetensors"
+CALIBRATION_FRAMES = 48
+SEARCH_FRAMES = 12
 
 
 @dataclass(frozen=True)
@@ -56,8 +71,11 @@ class ExportRequest:
         vocabulary: the bundle's default words.
         out: folder to make.
         size: (H, W), multiples of 32.
+        precisions: of ``fp32``, ``fp16``, ``int8``; fp32 is always there.
         text_weights: ``float32`` or ``int8`` (weight-only).
-        calibrate: video for the parity gates; generated clips without one.
+        calibrate: video for int8 ranges and for the parity gates; generated clips without one.
+        data: labelled videos to compare mIoU on, in any layout of ``ov2vss-eval``.
+        split: of ``data``.
         license_file: text that the weights are under, copied into the bundle.
         allow_parity_failure: keep the bundle and record the failure.
         clip: where the weights of a frozen CLIP come from; None: as in training.
@@ -67,15 +85,19 @@ class ExportRequest:
     vocabulary: Vocabulary
     out: Path
     size: tuple[int, int]
+    precisions: tuple[str, ...] = ("fp32",)
     text_weights: str = "float32"
     calibrate: Path | None = None
+    data: str | None = None
+    split: str = "test"
     license_file: Path | None = None
     allow_parity_failure: bool = False
     clip: ClipSource | None = None
 
 
-def export_bundle(request: ExportRequest) -> list[verify.Gate]:
-    """Write a bundle and prove it. The folder appears under its name only when it is complete and verified.
+def export_bundle(request: ExportRequest) -> dict[str, list[verify.Gate]]:
+    """Write a bundle and prove it: the gates of every variant. The folder appears under its name only when it is
+    complete and verified.
 
     Raises:
         OV2VSSError: ablated model, wrong text encoder, existing output, or a gate that fails.
@@ -88,23 +110,21 @@ def export_bundle(request: ExportRequest) -> list[verify.Gate]:
         )
     if request.out.exists():
         raise OV2VSSError(f"{request.out} already exists", "choose another --out, or remove it first")
+    if "int8" in request.precisions and request.calibrate is None and request.checkpoint.run.train.data != SHAPES:
+        raise OV2VSSError("int8 needs frames like those it will see", "add --calibrate VIDEO")
     encoder = request.checkpoint.text_encoder(request.clip)
     model = request.checkpoint.build(request.clip)
     part = request.out.with_name(request.out.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     try:
-        specs = build_graphs(model, encoder, request.size)
-        manifest = _write_files(request, part, specs, encoder)
-        gates = _verify(request, part, specs, model, encoder)
-        manifest = manifest.model_copy(update={"verified": _verified(request, gates)})
-        _write_manifest(part, manifest)
-        (part / "README.md").write_text(model_card(manifest, gates), encoding="utf-8")
-        failed = [gate for gate in gates if not gate.passed]
+        gates = _Export(request, part, model, encoder).run()
+        failed = [(name, gate) for name, found in gates.items() for gate in found if not gate.passed]
         if failed and not request.allow_parity_failure:
-            first = failed[0]
+            name, first = failed[0]
+            figures = f"{first.value:.4g}, bound {first.bound:g}"
             raise OV2VSSError(
-                f"parity gate failed: {first.name} is {first.value:.4g}, bound {first.bound:g} ({first.detail})",
+                f"parity gate failed: {first.name} is {figures} ({name}, {first.detail})",
                 "report this, or keep the bundle with --allow-parity-failure",
             )
         part.rename(request.out)
@@ -113,148 +133,261 @@ def export_bundle(request: ExportRequest) -> list[verify.Gate]:
     return gates
 
 
-def _write_files(request: ExportRequest, folder: Path, specs: list[GraphSpec], encoder: Any) -> Manifest:
-    """Graphs, tokenizer, embedding cache and a manifest that is not verified yet."""
-    run, train = request.checkpoint.run, request.checkpoint.run.train
-    config = train.model
-    checkpoint_sha256 = file_sha256(request.checkpoint.weights_file)
-    graphs: dict[str, GraphInfo] = {}
-    for spec in tqdm(specs, desc="export", unit="graph", disable=None, leave=False):
-        proto = export_graph(spec)
-        weights = "float32"
-        if spec.name == "text" and request.text_weights == "int8":
-            proto, weights = quantize_weights(proto), "int8"
-        tag(
-            proto,
-            producer=f"ov2vss {version('ov2vss')}",
-            graph=spec.name,
-            precision=PRECISION,
-            checkpoint_sha256=checkpoint_sha256,
-            size=f"{request.size[0]}x{request.size[1]}",
-        )
-        path = folder / f"{spec.name}.onnx"
-        save_onnx(proto, path)
-        graphs[spec.name] = GraphInfo(
-            file=path.name,
-            sha256=file_sha256(path),
-            opset=OPSET,
-            weights=weights,
-            inputs=[_tensor_info(v) for v in proto.graph.input],
-            outputs=[_tensor_info(v) for v in proto.graph.output],
-        )
-    tokenizer = folder / "tokenizer.json"
-    tokenizer.write_text(encoder.tokenizer.to_str(), encoding="utf-8")
-    cache = folder / "vocabulary.safetensors"
-    save_file({}, cache)
-    state = next(v for v in graphs["stcf_step"].inputs if v.name == "state_in")
-    manifest = Manifest(
-        format_version=FORMAT_VERSION,
-        name=request.out.name,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        producer={
-            p: version(p) for p in ("ov2vss", "torch", "timm", "onnx", "onnxscript", "onnxruntime", "tokenizers")
-        },
-        source={
-            "checkpoint_sha256": checkpoint_sha256,
-            "step": request.checkpoint.state["step"],
-            "preset": train.preset,
-            "data": Path(train.data).name,
-            "model": config.model_dump(mode="json"),
-            "trained_classes": [c for c in run.classes if c.split(",")[0] not in run.unseen],
-            "unseen": run.unseen,
-            "text_encoder_sha256": run.text_encoder_sha256,
-            "image_encoder_sha256": run.image_encoder_sha256,
-        },
-        graphs={PRECISION: graphs},
-        state=StateInfo(
-            input="state_in",
-            output="state_out",
-            shape=[int(d) for d in state.shape],
-            dtype=state.dtype,
-            start="zeros",
-            warmup=config.references,
-        ),
-        references=config.references,
-        gap=config.gap,
-        preprocess=PreprocessInfo(
-            colour_order="RGB",
-            size=request.size,
-            resize="stretch; bilinear (OpenCV INTER_LINEAR), area averaging (INTER_AREA) when shrinking by more than 2",
-            mean=list(config.mean),
-            std=list(config.std),
-            normalised_in="graph",
-        ),
-        postprocess={
-            "argmax": "runtime, after bilinear upsampling of the logits to the video's size (half-pixel centres)",
-            "labels_in_memory": "index into names; unknown 255 (65535 above 254 classes)",
-            "labels_on_disk": "index + 1; unknown 0",
-        },
-        tokenizer=FileInfo(file=tokenizer.name, sha256=file_sha256(tokenizer)),
-        vocabulary=VocabularyInfo(
-            entries=[list(e) for e in request.vocabulary.entries],
-            templates=list(config.prompts),
-            key="",
-            embed_dim=config.embed_dim,
-        ),
-        vocabulary_cache=FileInfo(file=cache.name, sha256=file_sha256(cache)),
-        verified={},
-    )
-    _write_manifest(folder, manifest)
+@dataclass
+class _Export:
+    """One export into an empty folder."""
 
-    # The cache holds what the bundle's own text graph says, so that cached and fresh words are the same.
-    engine = OrtEngine(Bundle.open(folder))
-    embeddings = class_embeddings(engine.encode_text, request.vocabulary, config.prompts)
-    key = vocabulary_key(request.vocabulary, config.prompts, graphs["text"].sha256, manifest.tokenizer.sha256)
-    save_file({key: np.ascontiguousarray(embeddings)}, cache)
-    cache.chmod(tokenizer.stat().st_mode)
-    manifest = manifest.model_copy(
-        update={
-            "vocabulary": manifest.vocabulary.model_copy(update={"key": key}),
-            "vocabulary_cache": FileInfo(file=cache.name, sha256=file_sha256(cache)),
+    request: ExportRequest
+    folder: Path
+    model: OV2VSS
+    encoder: TextEncoder
+    variants: dict[str, VariantInfo] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
+    """Per variant, what was decided on the way."""
+
+    def run(self) -> dict[str, list[verify.Gate]]:
+        request = self.request
+        self.specs = build_graphs(self.model, self.encoder, request.size)
+        self.frames = (
+            torch_gates.video_frames(request.calibrate, request.size)
+            if request.calibrate
+            else torch_gates.generated_frames(request.size)
+        )
+        self.checkpoint_sha256 = file_sha256(request.checkpoint.weights_file)
+        bar = tqdm(self.specs, desc="export", unit="graph", disable=None, leave=False)
+        self.protos = {spec.name: export_graph(spec) for spec in bar}
+        self._add_variant("fp32", "fp32", self._text_weights(self._tagged(self.protos, "fp32")))
+        self._write_others()
+        for precision in request.precisions:
+            if precision == "fp16":
+                self._add_variant("fp16", "fp16", self._half())
+            elif precision == "int8":
+                quantizer = Quantizer(self.protos["backbone"], self._calibration())
+                for variant, engines in PLANS["int8"].items():
+                    self._add_variant("int8", variant, {"backbone": self._quantized(quantizer, variant, engines[0])})
+        return self._verify(self._fill_cache())
+
+    # -- graphs ----------------------------------------------------------------------------------------------------
+
+    def _tagged(self, protos: dict[str, onnx.ModelProto], precision: str) -> dict[str, onnx.ModelProto]:
+        """Copies with the bundle's identity in the place of the exporter's notes."""
+        copies = {name: onnx.ModelProto.FromString(proto.SerializeToString()) for name, proto in protos.items()}
+        for name, proto in copies.items():
+            tag(
+                proto,
+                producer=f"ov2vss {version('ov2vss')}",
+                graph=name,
+                precision=precision,
+                checkpoint_sha256=self.checkpoint_sha256,
+                size=f"{self.request.size[0]}x{self.request.size[1]}",
+            )
+        return copies
+
+    def _text_weights(self, protos: dict[str, onnx.ModelProto]) -> dict[str, onnx.ModelProto]:
+        if self.request.text_weights == "int8":
+            protos["text"] = quantize_weights(protos["text"])
+        return protos
+
+    def _half(self) -> dict[str, onnx.ModelProto]:
+        names = [n for n in self.protos if n != "text" or self.request.text_weights == "float32"]
+        return self._tagged({name: to_fp16(self.protos[name]) for name in names}, "fp16")
+
+    def _quantized(self, quantizer: Quantizer, variant: str, engine: str) -> onnx.ModelProto:
+        """int8 backbone with as few layers in float32 as the label agreement on other frames asks for."""
+        frames = self.frames[:: max(1, len(self.frames) // SEARCH_FRAMES)]
+        bundle = self._open()
+        embeddings = self._embeddings(OrtEngine(bundle, "fp32"))
+        wanted = torch_gates.label_maps(OrtEngine(bundle, "fp32"), bundle.manifest, embeddings, frames)
+
+        def accept(proto: onnx.ModelProto) -> bool:
+            engine = OrtEngine(bundle, "fp32", replace={"backbone": proto.SerializeToString()})
+            found = torch_gates.label_maps(engine, bundle.manifest, embeddings, frames)
+            share = float(np.mean([(a == b).mean() for a, b in zip(found, wanted, strict=True)]))
+            return share >= (1 + verify.BOUNDS["int8"].agreement) / 2
+
+        proto, kept = quantizer.search(engine, accept, frames[:2])
+        self.notes[variant] = f"{len(quantizer.layers) - len(kept)} of {len(quantizer.layers)} layers in int8"
+        log.info("int8 for %s: %s", engine, self.notes[variant])
+        return self._tagged({"backbone": proto}, "int8")["backbone"]
+
+    def _calibration(self) -> list[npt.NDArray[np.uint8]]:
+        if self.request.calibrate is None:
+            return self.frames[:: max(1, len(self.frames) // CALIBRATION_FRAMES)]
+        return torch_gates.spread_frames(self.request.calibrate, self.request.size, CALIBRATION_FRAMES)
+
+    def _add_variant(self, precision: str, variant: str, protos: dict[str, onnx.ModelProto]) -> None:
+        """Write the graphs that a variant has of its own; the others are those of fp32."""
+        graphs = dict(self.variants["fp32"].graphs) if self.variants else {}
+        for name, proto in protos.items():
+            path = self.folder / (f"{name}.onnx" if variant == "fp32" else f"{name}.{variant}.onnx")
+            save_onnx(proto, path)
+            weights = "int8" if name == "text" and self.request.text_weights == "int8" else precision
+            graphs[name] = GraphInfo(
+                file=path.name,
+                sha256=file_sha256(path),
+                opset=next(o.version for o in proto.opset_import if o.domain == ""),
+                weights=weights,
+                inputs=[_tensor_info(v) for v in proto.graph.input],
+                outputs=[_tensor_info(v) for v in proto.graph.output],
+            )
+        engines = list(PLANS[precision][variant])
+        self.variants[variant] = VariantInfo(precision=precision, engines=engines, graphs=graphs)
+
+    # -- manifest --------------------------------------------------------------------------------------------------
+
+    def _write_others(self) -> None:
+        """Tokenizer and licence; the embedding cache and the samples for verification, empty yet."""
+        write_text(self.folder / TOKENIZER, self.encoder.tokenizer.to_str())
+        for name in (CACHE, PARITY):
+            self._save_tensors(name, {})
+        if self.request.license_file is not None:
+            shutil.copyfile(self.request.license_file, self.folder / "LICENSE-WEIGHTS")
+
+    def _save_tensors(self, name: str, tensors: dict[str, npt.NDArray[np.float32]]) -> None:
+        save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, self.folder / name)
+        (self.folder / name).chmod((self.folder / TOKENIZER).stat().st_mode)
+
+    def _open(self) -> Bundle:
+        """The bundle as far as it has got."""
+        write_json(self.folder / MANIFEST, self._manifest().model_dump(mode="json"))
+        return Bundle.open(self.folder)
+
+    def _manifest(self) -> Manifest:
+        request = self.request
+        run, train = request.checkpoint.run, request.checkpoint.run.train
+        config = train.model
+        state = next(v for v in self.variants["fp32"].graphs["stcf_step"].inputs if v.name == "state_in")
+
+        def file(name: str) -> FileInfo:
+            return FileInfo(file=name, sha256=file_sha256(self.folder / name))
+
+        return Manifest(
+            format_version=FORMAT_VERSION,
+            name=request.out.name,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            producer={
+                p: version(p) for p in ("ov2vss", "torch", "timm", "onnx", "onnxscript", "onnxruntime", "tokenizers")
+            },
+            source={
+                "checkpoint_sha256": self.checkpoint_sha256,
+                "step": request.checkpoint.state["step"],
+                "preset": train.preset,
+                "data": Path(train.data).name,
+                "model": config.model_dump(mode="json"),
+                "trained_classes": [c for c in run.classes if c.split(",")[0] not in run.unseen],
+                "unseen": run.unseen,
+                "text_encoder_sha256": run.text_encoder_sha256,
+                "image_encoder_sha256": run.image_encoder_sha256,
+            },
+            variants=self.variants,
+            state=StateInfo(
+                input="state_in",
+                output="state_out",
+                shape=[int(d) for d in state.shape],
+                dtype=state.dtype,
+                start="zeros",
+                warmup=config.references,
+            ),
+            references=config.references,
+            gap=config.gap,
+            preprocess=PreprocessInfo(
+                colour_order="RGB",
+                size=request.size,
+                resize="stretch; bilinear (OpenCV INTER_LINEAR), area averaging (INTER_AREA) when shrinking by more "
+                "than 2",
+                mean=list(config.mean),
+                std=list(config.std),
+                normalised_in="graph",
+            ),
+            postprocess={
+                "argmax": "runtime, after bilinear upsampling of the logits to the video's size (half-pixel centres)",
+                "labels_in_memory": "index into names; unknown 255 (65535 above 254 classes)",
+                "labels_on_disk": "index + 1; unknown 0",
+            },
+            tokenizer=file(TOKENIZER),
+            vocabulary=VocabularyInfo(
+                entries=[list(e) for e in request.vocabulary.entries],
+                templates=list(config.prompts),
+                embed_dim=config.embed_dim,
+            ),
+            vocabulary_cache=file(CACHE),
+            parity=file(PARITY),
+        )
+
+    # -- words -----------------------------------------------------------------------------------------------------
+
+    def _embeddings(self, engine: OrtEngine) -> npt.NDArray[np.float32]:
+        prompts = self.request.checkpoint.run.train.model.prompts
+        return class_embeddings(engine.encode_text, self.request.vocabulary, prompts)
+
+    def _fill_cache(self) -> npt.NDArray[np.float32]:
+        """Embeddings by the bundle's own text graphs, so that cached and fresh words are the same; those of fp32."""
+        bundle, tensors = self._open(), {}
+        for variant in self.variants:
+            key = bundle.vocabulary_key(self.request.vocabulary, variant)
+            if key not in tensors:
+                tensors[key] = self._embeddings(OrtEngine(bundle, variant))
+        self._save_tensors(CACHE, tensors)
+        return tensors[bundle.vocabulary_key(self.request.vocabulary, "fp32")]
+
+    # -- proof -----------------------------------------------------------------------------------------------------
+
+    def _verify(self, embeddings: npt.NDArray[np.float32]) -> dict[str, list[verify.Gate]]:
+        """Gates of every variant against torch; samples of what came out are left in the bundle."""
+        request, bundle = self.request, self._open()
+        manifest = bundle.manifest
+        reference = torch_gates.graph_reference(self.specs, self.frames[0])
+        scales = reference.scales()
+        small = embeddings[: verify.CLASSES]
+        frames = verify.synthetic_frames(request.size)
+        clip = torch_gates.ClipReference(self.model, manifest.gap, small)
+        # torch's labels of the roll-out are made once for all variants.
+        trained = torch_gates.clip_rollout(self.model, manifest.gap, embeddings, self.frames)
+        miou = self._miou(TorchEngine(self.model, request.size, self.encoder)) if request.data else None
+        prompts = [
+            manifest.vocabulary.templates[i % len(manifest.vocabulary.templates)].replace("{}", name)
+            for i, name in enumerate(request.vocabulary.names[:64])
+        ]
+        expected, gates = {}, {}
+        for variant, info in self.variants.items():
+            engine = OrtEngine(bundle, variant)
+            exact = info.graphs["text"].weights == "fp32"
+            found = [torch_gates.gate_text(engine, self.encoder, prompts, exact)]
+            found += torch_gates.gate_graphs(engine, reference, info.graphs)
+            make_stream = verify.stream_maker(engine, manifest, embeddings)
+            found += torch_gates.gate_rollout(torch_gates.rollout(make_stream, trained, self.frames), info.precision)
+            if miou is not None:
+                found.append(torch_gates.gate_miou(miou, self._miou(engine), info.precision, request.data))
+            feeds = verify.graph_inputs(manifest, scales, engine.text_feed)
+            samples = verify.run_graphs(engine, feeds)
+            if variant == "fp32":
+                samples |= torch_gates.sampled_outputs(self.specs, feeds)
+                rolled = verify.sampled_rollout(lambda: clip, frames)
+            else:
+                rolled = verify.sampled_rollout(verify.stream_maker(engine, manifest, small), frames)
+            expected[variant] = samples | {"rollout": rolled}
+            found.append(verify.gate_reset(make_stream, self.frames))
+            gates[variant] = found
+            self.variants[variant] = info.model_copy(update={"verified": self._verified(variant, found)})
+        self._save_tensors(PARITY, verify.Parity(scales, expected, small).tensors())
+        manifest = self._open().manifest
+        write_text(self.folder / "README.md", model_card(manifest, gates))
+        return gates
+
+    def _miou(self, engine: OrtEngine | TorchEngine) -> float:
+        """mIoU of an engine on ``data``, streamed, with the data set's own class names."""
+        train = self.request.checkpoint.run.train
+        return torch_gates.labelled_miou(engine, self.request.data, self.request.split, train.model.prompts, train.gap)
+
+    def _verified(self, variant: str, gates: list[verify.Gate]) -> dict[str, Any]:
+        record: dict[str, Any] = {
+            "engine": f"onnxruntime {onnxruntime.__version__}",
+            "provider": "CPUExecutionProvider",
+            "frames": self.request.calibrate.name if self.request.calibrate else "generated",
+            "passed": all(g.passed for g in gates),
+            "gates": [g.record() for g in gates],
         }
-    )
-    if request.license_file is not None:
-        shutil.copyfile(request.license_file, folder / "LICENSE-WEIGHTS")
-    _write_manifest(folder, manifest)
-    return manifest
-
-
-def _verify(
-    request: ExportRequest, folder: Path, specs: list[GraphSpec], model: Any, encoder: Any
-) -> list[verify.Gate]:
-    bundle = Bundle.open(folder)
-    engine = OrtEngine(bundle)
-    frames = (
-        verify.video_frames(str(request.calibrate), request.size)
-        if request.calibrate
-        else verify.generated_frames(request.size)
-    )
-    templates = tuple(bundle.manifest.vocabulary.templates)
-    prompts = [
-        templates[i % len(templates)].replace("{}", name) for i, name in enumerate(request.vocabulary.names[:64])
-    ]
-    embeddings = bundle.cached_embeddings(request.vocabulary, PRECISION)
-    gap = bundle.manifest.gap
-    gates = [verify.gate_text(engine, encoder, prompts, request.text_weights == "int8")]
-    gates += verify.gate_graphs(engine, specs, frames[0])
-    gates += verify.gate_rollout(verify.rollout(engine, model, request.vocabulary, embeddings, templates, gap, frames))
-    gates.append(verify.gate_reset(engine, request.vocabulary, templates, embeddings, gap, frames))
-    return gates
-
-
-def _verified(request: ExportRequest, gates: list[verify.Gate]) -> dict[str, Any]:
-    return {
-        "engine": f"onnxruntime {onnxruntime.__version__}",
-        "provider": "CPUExecutionProvider",
-        "precision": PRECISION,
-        "frames": request.calibrate.name if request.calibrate else "generated",
-        "passed": all(g.passed for g in gates),
-        "gates": [g.record() for g in gates],
-    }
-
-
-def _write_manifest(folder: Path, manifest: Manifest) -> None:
-    write_json(folder / MANIFEST, manifest.model_dump(mode="json"))
+        return record | ({"note": self.notes[variant]} if variant in self.notes else {})
 
 
 def _tensor_info(value: onnx.ValueInfoProto) -> TensorInfo:

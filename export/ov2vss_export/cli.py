@@ -5,21 +5,44 @@ from __future__ import annotations
 import logging
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from ov2vss.options import clip_options
+from ov2vss_runtime.bundle import PRECISIONS, Bundle, find_bundle
 from ov2vss_runtime.console import CONTEXT, print_json, program
+from ov2vss_runtime.errors import OV2VSSError
+
+if TYPE_CHECKING:
+    from ov2vss_export.verify import Gate
 
 log = logging.getLogger("ov2vss")
 
 
+def _precisions(_context: click.Context, _option: click.Parameter, value: str) -> tuple[str, ...]:
+    names = [name.strip() for name in value.split(",") if name.strip()]
+    wrong = [name for name in names if name not in PRECISIONS]
+    if wrong or not names:
+        raise click.BadParameter(f"{', '.join(wrong) or 'nothing'} is not among {', '.join(PRECISIONS)}")
+    return tuple(p for p in PRECISIONS if p in names or p == "fp32")
+
+
 @click.command(context_settings=CONTEXT)
-@click.option("--ckpt", required=True, type=click.Path(path_type=Path), help="Run folder of ov2vss-train.")
+@click.option("--ckpt", default=None, type=click.Path(path_type=Path), help="Run folder of ov2vss-train.")
 @click.option("--vocab", default=None, metavar="FILE|WORDS", help="Default words [default: the classes of the run].")
 @click.option("--out", default=None, type=click.Path(path_type=Path), help="Bundle folder [default: <run>-bundle].")
 @click.option(
     "--size", default=None, metavar="HxW", help="Frame size, snapped to multiples of 32 [default: training's]."
+)
+@click.option(
+    "--precision",
+    "precisions",
+    default="fp32",
+    show_default=True,
+    callback=_precisions,
+    metavar="LIST",
+    help="fp32 (always), fp16, int8, separated by commas.",
 )
 @click.option(
     "--text-weights",
@@ -28,7 +51,14 @@ log = logging.getLogger("ov2vss")
     type=click.Choice(["float32", "int8"]),
     help="Storage of the text graph's weights; int8 is a quarter of the size.",
 )
-@click.option("--calibrate", default=None, type=click.Path(path_type=Path), help="Video for the parity gates.")
+@click.option(
+    "--calibrate",
+    default=None,
+    type=click.Path(path_type=Path),
+    help="Video of yours, for int8 ranges and the parity gates.",
+)
+@click.option("--data", default=None, help="Labelled videos: the gates compare mIoU on them too.")
+@click.option("--split", default="test", show_default=True, help="Split of --data.")
 @click.option(
     "--license",
     "license_file",
@@ -38,19 +68,33 @@ log = logging.getLogger("ov2vss")
 )
 @clip_options
 @click.option("--allow-parity-failure", is_flag=True, help="Keep a bundle that fails a gate; the manifest records it.")
+@click.option("--verify-only", default=None, metavar="BUNDLE", help="Check a finished bundle on this machine.")
+@click.option(
+    "--add-vocab",
+    default=None,
+    metavar="FILE",
+    help="With --bundle: add words and their embeddings, named as the file.",
+)
+@click.option("--bundle", default=None, metavar="BUNDLE", help="For --add-vocab.")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as one JSON object on the last line.")
 @program
 def main(
-    ckpt: Path,
+    ckpt: Path | None,
     vocab: str | None,
     out: Path | None,
     size: str | None,
+    precisions: tuple[str, ...],
     text_weights: str,
     calibrate: Path | None,
+    data: str | None,
+    split: str,
     license_file: Path | None,
     clip_weights: str | None,
     download: bool,
     allow_parity_failure: bool,
+    verify_only: str | None,
+    add_vocab: str | None,
+    bundle: str | None,
     as_json: bool,
 ) -> None:
     """Export a checkpoint to a bundle of four ONNX graphs, and prove that they equal the trained model.
@@ -58,9 +102,28 @@ def main(
     \b
       ov2vss-export --ckpt runs/street --vocab classes.txt
       ov2vss-export --ckpt runs/street --vocab "road; car; sky" --size 352x640 --out my-bundle
+      ov2vss-export --ckpt runs/street --precision fp32,fp16,int8 --calibrate drive.mp4
+      ov2vss-export --verify-only my-bundle
+      ov2vss-export --add-vocab animals.txt --bundle my-bundle
     """
+    if sum(x is not None for x in (ckpt, verify_only, add_vocab)) != 1:
+        raise click.UsageError("give exactly one of --ckpt, --verify-only and --add-vocab")
+    if (add_vocab is None) != (bundle is None):
+        raise click.UsageError("--add-vocab and --bundle need each other")
+    if ckpt is None:
+        given = click.get_current_context().get_parameter_source
+        own = {"verify_only", "add_vocab", "bundle", "as_json", "debug"}
+        for name in click.get_current_context().params:
+            if name not in own and given(name) == click.core.ParameterSource.COMMANDLINE:
+                raise click.UsageError(f"--{name.replace('_', '-')} needs --ckpt")
+    if verify_only is not None:
+        _verify_only(verify_only, as_json)
+        return
+    if add_vocab is not None:
+        _add_vocabulary(add_vocab, bundle, as_json)
+        return
+
     from ov2vss import checkpoint
-    from ov2vss.errors import OV2VSSError
     from ov2vss_export.bundle_writer import ExportRequest, export_bundle
     from ov2vss_runtime.preprocess import parse_size, snap
     from ov2vss_runtime.vocabulary import Vocabulary
@@ -84,17 +147,58 @@ def main(
             words,
             out,
             snapped,
+            precisions,
             text_weights,
             calibrate,
+            data,
+            split,
             license_file,
             allow_parity_failure,
             found.run.clip_source(clip_weights, download),
         )
     )
     seconds = time.perf_counter() - began
-    for gate in gates:
-        click.echo(gate.row())
+    _print(gates)
     total = sum(p.stat().st_size for p in out.iterdir()) / 1e6
     click.echo(f"bundle: {out}  ({len(words)} words, {snapped[0]}x{snapped[1]}, {total:.1f} MB, {seconds:.0f} s)")
     if as_json:
-        print_json({"bundle": str(out), "megabytes": total, "seconds": seconds, "gates": [g.record() for g in gates]})
+        print_json({"bundle": str(out), "megabytes": total, "seconds": seconds, "gates": _records(gates)})
+
+
+def _verify_only(bundle: str, as_json: bool) -> None:
+    """Gates of every variant that this machine can run; exit code 1 if one fails."""
+    from ov2vss_export.verify import verify_bundle
+    from ov2vss_runtime.ort_engine import OrtEngine
+
+    opened = Bundle.open(bundle)
+    gates = {name: verify_bundle(opened, OrtEngine(opened, name), name) for name in opened.manifest.variants}
+    _print(gates)
+    if as_json:
+        print_json({"bundle": str(opened.folder), "gates": _records(gates)})
+    failed = [f"{gate.name} ({name})" for name, found in gates.items() for gate in found if not gate.passed]
+    if failed:
+        raise OV2VSSError(f"{opened.folder} is not what was exported: {', '.join(failed)}", "do not use it")
+
+
+def _add_vocabulary(file: str, bundle: str, as_json: bool) -> None:
+    from ov2vss_export.vocabularies import add_vocabulary
+    from ov2vss_runtime.vocabulary import Vocabulary
+
+    words, folder = Vocabulary.from_file(file), find_bundle(bundle)
+    name = Path(file).stem
+    computed = add_vocabulary(folder, name, words)
+    state = f"{computed} embeddings computed" if computed else "all embeddings were there"
+    click.echo(f"{folder}: {len(words)} words as {name!r}, {state}; use them with --vocab {name}")
+    if as_json:
+        print_json({"bundle": str(folder), "vocabulary": name, "words": len(words), "computed": computed})
+
+
+def _print(gates: dict[str, list[Gate]]) -> None:
+    for variant, found in gates.items():
+        click.echo(f"{variant}:")
+        for gate in found:
+            click.echo(f"  {gate.row()}")
+
+
+def _records(gates: dict[str, list[Gate]]) -> dict[str, list[dict]]:
+    return {variant: [gate.record() for gate in found] for variant, found in gates.items()}

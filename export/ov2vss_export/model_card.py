@@ -6,7 +6,7 @@ from ov2vss_export.verify import Gate
 from ov2vss_runtime.bundle import Manifest
 
 
-def model_card(manifest: Manifest, gates: list[Gate]) -> str:
+def model_card(manifest: Manifest, gates: dict[str, list[Gate]]) -> str:
     """Markdown text from the manifest and the gates."""
     source, words = manifest.source, manifest.vocabulary
     height, width = manifest.preprocess.size
@@ -33,13 +33,17 @@ def model_card(manifest: Manifest, gates: list[Gate]) -> str:
         "what the model has seen.",
         "",
         "## Parity with the trained model",
-        "",
-        "| gate | value | bound | | |",
-        "|---|---|---|---|---|",
     ]
-    for gate in gates:
-        relation = "at least" if gate.above else "at most"
-        mark = "pass" if gate.passed else "**FAIL**"
-        lines.append(f"| {gate.name} | {gate.value:.6g} | {relation} {gate.bound:g} | {gate.detail} | {mark} |")
+    for variant, found in gates.items():
+        info = manifest.variants[variant]
+        files = {graph.file for graph in info.graphs.values()}
+        lines += ["", f"### {variant}", ""]
+        note = f"; {info.verified['note']}" if "note" in info.verified else ""
+        lines += [f"For {', '.join(info.engines)}; files {', '.join(sorted(files))}{note}.", ""]
+        lines += ["| gate | value | bound | | |", "|---|---|---|---|---|"]
+        for gate in found:
+            relation = "at least" if gate.above else "at most"
+            mark = "pass" if gate.passed else "**FAIL**"
+            lines.append(f"| {gate.name} | {gate.value:.6g} | {relation} {gate.bound:g} | {gate.detail} | {mark} |")
     lines += ["", "If the folder holds a file LICENSE-WEIGHTS, the weights are under that licence.", ""]
     return "\n".join(lines)

@@ -49,6 +49,8 @@ UNKNOWN = 65_535
 @clip_options
 @strict_option
 @click.option("--per-frame", is_flag=True, help="With --ckpt: the same model with every reference equal to the frame.")
+@click.option("--precision", default=None, help="With --bundle: one of its precisions [default: fp32].")
+@click.option("--backend", default=None, help="With --bundle: what runs it [default: onnxruntime].")
 @click.option(
     "--json",
     "json_file",
@@ -70,6 +72,8 @@ def main(
     download: bool,
     strict: bool,
     per_frame: bool,
+    precision: str | None,
+    backend: str | None,
     json_file: Path | None,
 ) -> None:
     """Score a model, or anybody's predictions, on labelled videos; one streaming pass per video.
@@ -88,6 +92,8 @@ def main(
         raise click.UsageError("give exactly one of --ckpt, --bundle and --pred")
     if per_frame and ckpt is None:
         raise click.UsageError("--per-frame needs --ckpt")
+    if (precision or backend) and bundle is None:
+        raise click.UsageError("--precision and --backend need --bundle")
     if (clip_weights is not None or download) and ckpt is None:
         raise click.UsageError("--clip-weights and --download need --ckpt")
     videos = open_videos(data, split)
@@ -120,7 +126,7 @@ def main(
     elif bundle is not None:
         from ov2vss_runtime.segmenter import Segmenter
 
-        segmenter = Segmenter.load(bundle)
+        segmenter = Segmenter.load(bundle, backend or "onnxruntime", precision or "fp32")
         trained = segmenter.bundle.manifest.source
         setup = protocol_for([line.split(",")[0] for line in trained["trained_classes"]], trained["unseen"])
         embeddings = segmenter.stream(None, setup.vocabulary).embeddings

@@ -23,11 +23,12 @@ from safetensors.numpy import load as load_safetensors
 from ov2vss_runtime.errors import BundleError
 from ov2vss_runtime.vocabulary import Vocabulary
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 MANIFEST_LIMIT = 8 * 2**20
 DEFAULT_BUNDLE = "street-lite"
 GRAPHS = ("text", "backbone", "stcf_step", "decoder")
+PRECISIONS = ("fp32", "fp16", "int8")
 
 
 class _Record(BaseModel):
@@ -58,9 +59,31 @@ class FileInfo(_Record):
 
 class GraphInfo(FileInfo):
     opset: int
-    weights: str = "float32"
+    weights: Literal["fp32", "fp16", "int8"]
+    """How weights are stored. In an int8 text graph they are all that is int8."""
     inputs: list[TensorInfo]
     outputs: list[TensorInfo]
+
+
+class VariantInfo(_Record):
+    """The four graphs at one precision, as one or more engines take them.
+
+    ``engines`` are the families that the files are made for: ``onnxruntime``, ``openvino``, ``tensorrt``. Variants may
+    share files. ``verified`` is what the export measured: engine, frames, and a record for each gate.
+    """
+
+    precision: Literal["fp32", "fp16", "int8"]
+    engines: list[str] = Field(min_length=1)
+    graphs: dict[str, GraphInfo]
+    verified: dict[str, Any] = {}
+
+    @field_validator("graphs")
+    @classmethod
+    def _complete(cls, value: dict[str, GraphInfo]) -> dict[str, GraphInfo]:
+        missing = [name for name in GRAPHS if name not in value]
+        if missing:
+            raise ValueError(f"no graph {missing[0]}")
+        return value
 
 
 class StateInfo(_Record):
@@ -85,12 +108,13 @@ class PreprocessInfo(_Record):
 
 
 class VocabularyInfo(_Record):
-    """The bundle's default words; ``key`` names their embeddings in the cache."""
+    """The bundle's default words, and those added later, whose embeddings are in the cache too."""
 
     entries: list[list[str]] = Field(min_length=1)
     templates: list[str] = Field(min_length=1)
-    key: str
     embed_dim: int
+    added: dict[str, list[list[str]]] = {}
+    """Name -> entries."""
 
 
 class Manifest(_Record):
@@ -101,8 +125,7 @@ class Manifest(_Record):
     created: str
     producer: dict[str, str]
     source: dict[str, Any]
-    graphs: dict[str, dict[str, GraphInfo]]
-    """Precision -> graph name -> file."""
+    variants: dict[str, VariantInfo] = Field(min_length=1)
     state: StateInfo
     references: int = Field(ge=1)
     gap: int = Field(ge=1)
@@ -111,18 +134,8 @@ class Manifest(_Record):
     tokenizer: FileInfo
     vocabulary: VocabularyInfo
     vocabulary_cache: FileInfo
-    verified: dict[str, Any]
-
-    @field_validator("graphs")
-    @classmethod
-    def _complete(cls, value: dict[str, dict[str, GraphInfo]]) -> dict[str, dict[str, GraphInfo]]:
-        for precision, graphs in value.items():
-            missing = [name for name in GRAPHS if name not in graphs]
-            if missing:
-                raise ValueError(f"precision {precision} has no graph {missing[0]}")
-        if not value:
-            raise ValueError("no graphs")
-        return value
+    parity: FileInfo
+    """What the trained model said, sampled: for ``ov2vss-export --verify-only``."""
 
 
 def vocabulary_key(vocabulary: Vocabulary, templates: Sequence[str], text_sha256: str, tokenizer_sha256: str) -> str:
@@ -153,38 +166,52 @@ class Bundle:
         """Open a folder, or a built-in bundle by name, and check every file against the manifest."""
         folder = find_bundle(bundle)
         manifest = read_manifest(folder)
-        listed = [manifest.tokenizer, manifest.vocabulary_cache]
-        listed += [info for graphs in manifest.graphs.values() for info in graphs.values()]
-        for info in {i.file: i for i in listed}.values():
+        listed: list[FileInfo] = [manifest.tokenizer, manifest.vocabulary_cache, manifest.parity]
+        listed += [info for variant in manifest.variants.values() for info in variant.graphs.values()]
+        found: dict[str, str] = {}
+        for info in listed:
             path = folder / info.file
             if path.is_symlink() or not path.is_file():
                 raise BundleError(
                     f"bundle {folder}: {info.file} is missing", "copy the whole folder, or export it again"
                 )
-            if file_sha256(path) != info.sha256:
+            if info.file not in found:
+                found[info.file] = file_sha256(path)
+            if found[info.file] != info.sha256:
                 raise BundleError(
                     f"bundle {folder}: {info.file} is not the file that was exported (sha256 differs)",
                     "do not use it; copy the bundle again or export it again",
                 )
         return cls(folder, manifest)
 
-    def graph_file(self, precision: str, graph: str) -> Path:
-        """Path of a graph; an unknown precision is an error that lists those in the bundle."""
-        if precision not in self.manifest.graphs:
-            raise BundleError(
-                f"bundle {self.folder} has no precision {precision!r}",
-                f"choose one of: {', '.join(self.manifest.graphs)}",
-            )
-        return self.folder / self.manifest.graphs[precision][graph].file
+    def variant(self, precision: str = "fp32", engine: str = "onnxruntime") -> str:
+        """Name of the variant that serves ``engine`` at ``precision``; else an error that lists what there is."""
+        for name, variant in self.manifest.variants.items():
+            if variant.precision == precision and engine in variant.engines:
+                return name
+        offered = [f"{v.precision} ({', '.join(v.engines)})" for v in self.manifest.variants.values()]
+        raise BundleError(
+            f"bundle {self.folder} has no precision {precision!r} for {engine}", f"it has: {'; '.join(offered)}"
+        )
+
+    def graph_file(self, variant: str, graph: str) -> Path:
+        """Path of a graph of a variant."""
+        return self.folder / self.manifest.variants[variant].graphs[graph].file
 
     @property
     def default_vocabulary(self) -> Vocabulary:
         return Vocabulary(tuple(tuple(e) for e in self.manifest.vocabulary.entries))
 
-    def cached_embeddings(self, vocabulary: Vocabulary, precision: str) -> npt.NDArray[np.float32] | None:
+    def vocabulary_key(self, vocabulary: Vocabulary, variant: str) -> str:
+        """Name of a vocabulary's embeddings in the cache, for one variant's text graph."""
+        m = self.manifest
+        text = m.variants[variant].graphs["text"].sha256
+        return vocabulary_key(vocabulary, m.vocabulary.templates, text, m.tokenizer.sha256)
+
+    def cached_embeddings(self, vocabulary: Vocabulary, variant: str) -> npt.NDArray[np.float32] | None:
         """Stored class embeddings ``[N, D]`` of exactly these words, or None."""
         m = self.manifest
-        key = vocabulary_key(vocabulary, m.vocabulary.templates, m.graphs[precision]["text"].sha256, m.tokenizer.sha256)
+        key = self.vocabulary_key(vocabulary, variant)
         path = self.folder / m.vocabulary_cache.file
         try:
             tensors = load_safetensors(path.read_bytes())

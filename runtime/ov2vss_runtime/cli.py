@@ -25,7 +25,12 @@ log = logging.getLogger("ov2vss.runtime")
 @click.command(context_settings=CONTEXT)
 @click.argument("sources", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="SOURCE...")
 @click.option("--bundle", default=DEFAULT_BUNDLE, show_default=True, help="Bundle folder, or name of a built-in one.")
-@click.option("--vocab", default=None, metavar="FILE|WORDS", help='Words: a file, or "road; car, automobile; person".')
+@click.option(
+    "--vocab",
+    default=None,
+    metavar="FILE|WORDS",
+    help='Words: a file, "road; car, automobile; person", or the name of a list in the bundle.',
+)
 @click.option(
     "--out", default=None, type=click.Path(path_type=Path), help="Overlaid mp4 [default: <source>.ov2vss.mp4]."
 )
@@ -68,12 +73,8 @@ def main(
     for target in targets:
         if target.exists() and not target.is_file():
             raise VideoError(f"{target} is not a file", "choose another --out")
-    words = None
-    if vocab is not None:
-        from ov2vss_runtime.vocabulary import Vocabulary
-
-        words = Vocabulary.parse(vocab)
     segmenter = Segmenter.load(bundle, backend, precision, threads)
+    words = segmenter.words(vocab)
     reports = [run_one(segmenter, s, t, words, masks, gap) for s, t in zip(sources, targets, strict=True)]
     for report in reports:
         stages = ", ".join(f"{name} {ms:.1f}" for name, ms in report["stages_ms"].items())
@@ -87,7 +88,7 @@ def main(
 
 
 def run_one(
-    segmenter: Segmenter, source: Path, target: Path, words: Vocabulary | None, masks: Path | None, gap: int | None
+    segmenter: Segmenter, source: Path, target: Path, words: Vocabulary, masks: Path | None, gap: int | None
 ) -> dict[str, Any]:
     """Segment one file; what :func:`main` reports about it."""
     from ov2vss_runtime.masks import MaskWriter

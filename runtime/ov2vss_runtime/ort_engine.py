@@ -52,13 +52,20 @@ class OrtEngine:
 
     Args:
         bundle: a checked bundle.
-        precision: which of its precisions.
+        variant: which of its variants (see :meth:`Bundle.variant`).
         threads: threads per operator.
+        replace: serialized graphs to use in the place of files, by name (an export tries candidates with it).
     """
 
-    def __init__(self, bundle: Bundle, precision: str = "fp32", threads: int | None = None) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        variant: str = "fp32",
+        threads: int | None = None,
+        replace: dict[str, bytes] | None = None,
+    ) -> None:
         self._ort = import_onnxruntime()
-        self.bundle, self.precision = bundle, precision
+        self.bundle, self.variant, self._replace = bundle, variant, replace or {}
         self.threads = threads or available_threads()
         manifest = bundle.manifest
         self.size = tuple(manifest.preprocess.size)
@@ -77,19 +84,25 @@ class OrtEngine:
         options.log_severity_level = 3
         # Idle pools of the other sessions must not spin beside the one that works.
         options.add_session_config_entry("session.force_spinning_stop", "1")
-        path = self.bundle.graph_file(self.precision, graph)
+        path = self.bundle.graph_file(self.variant, graph)
         try:
-            return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            return ort.InferenceSession(
+                self._replace.get(graph, str(path)), options, providers=["CPUExecutionProvider"]
+            )
         except Exception as error:
             reason = str(error).splitlines()[0][:200]
             raise BundleError(
                 f"{path} cannot be loaded by onnxruntime {ort.__version__} ({reason})", "export it again"
             ) from None
 
-    def run_graph(self, graph: str, feed: dict[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
-        """One graph on numpy inputs, all its outputs in order: for checks, not for streams."""
-        sessions = {"backbone": self._backbone, "stcf_step": self._step, "decoder": self._decoder}
-        return sessions[graph].run(None, {k: np.ascontiguousarray(v) for k, v in feed.items()})
+    def run_graph(self, graph: str, feed: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+        """One graph on numpy inputs, all its outputs by name: for checks, not for streams."""
+        if graph == "text":
+            self._load_text()
+        sessions = {"backbone": self._backbone, "stcf_step": self._step, "decoder": self._decoder, "text": self._text}
+        session = sessions[graph]
+        values = session.run(None, {k: np.ascontiguousarray(v) for k, v in feed.items()})
+        return dict(zip((o.name for o in session.get_outputs()), values, strict=True))
 
     def backbone(self, frame: npt.NDArray[np.uint8]) -> FrameFeatures:
         feed = {"frame": self._ort.OrtValue.ortvalue_from_numpy(frame[None])}
@@ -122,7 +135,8 @@ class OrtEngine:
             self._decoder.run_with_iobinding(binding)
         return logits
 
-    def encode_text(self, texts: list[str]) -> npt.NDArray[np.float32]:
+    def _load_text(self) -> None:
+        """The text graph and the tokenizer are loaded when words are first typed."""
         if self._text is None:
             self._text = self._session("text")
             path = self.bundle.folder / self.bundle.manifest.tokenizer.file
@@ -130,10 +144,17 @@ class OrtEngine:
                 self._tokenizer = Tokenizer.from_file(str(path))
             except Exception as error:
                 raise BundleError(f"{path} is not a tokenizer ({error})", "export the bundle again") from None
+
+    def encode_text(self, texts: list[str]) -> npt.NDArray[np.float32]:
+        return self.run_graph("text", self.text_feed(texts))["embeddings"]
+
+    def text_feed(self, texts: list[str]) -> dict[str, npt.NDArray[np.int64]]:
+        """Inputs of the text graph, padded to the longest text."""
+        self._load_text()
         encodings = self._tokenizer.encode_batch(texts)
         feed = {
             "tokens": np.array([e.ids for e in encodings], np.int64),
             "attention_mask": np.array([e.attention_mask for e in encodings], np.int64),
         }
         wanted = {i.name for i in self._text.get_inputs()}
-        return self._text.run(["embeddings"], {k: v for k, v in feed.items() if k in wanted})[0]
+        return {k: v for k, v in feed.items() if k in wanted}

@@ -30,8 +30,8 @@ class Segmenter:
     ...     print(result.time, (result.labels == 1).mean())
     """
 
-    def __init__(self, bundle: Bundle, engine: Engine, precision: str, threads: int) -> None:
-        self.bundle, self.engine, self.precision, self.threads = bundle, engine, precision, threads
+    def __init__(self, bundle: Bundle, engine: Engine, variant: str, threads: int) -> None:
+        self.bundle, self.engine, self.variant, self.threads = bundle, engine, variant, threads
 
     @classmethod
     def load(
@@ -52,12 +52,22 @@ class Segmenter:
         if backend not in BACKENDS:
             raise BackendError(f"backend {backend!r} is not offered", f"choose one of: {', '.join(BACKENDS)}")
         opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
-        engine = OrtEngine(opened, precision, threads)
-        return cls(opened, engine, precision, engine.threads)
+        variant = opened.variant(precision, "onnxruntime")
+        engine = OrtEngine(opened, variant, threads)
+        return cls(opened, engine, variant, engine.threads)
 
     def embeddings(self, vocabulary: Vocabulary) -> npt.NDArray[np.float32] | None:
         """Class embeddings from the bundle's cache, or None if these words must go through the text graph."""
-        return self.bundle.cached_embeddings(vocabulary, self.precision)
+        return self.bundle.cached_embeddings(vocabulary, self.variant)
+
+    def words(self, vocabulary: Vocabulary | str | Sequence[str] | None) -> Vocabulary:
+        """The bundle's own words, a vocabulary added to it by name, or what :meth:`Vocabulary.parse` makes of it."""
+        if vocabulary is None:
+            return self.bundle.default_vocabulary
+        added = self.bundle.manifest.vocabulary.added
+        if isinstance(vocabulary, str) and vocabulary in added:
+            return Vocabulary(tuple(tuple(entry) for entry in added[vocabulary]))
+        return Vocabulary.parse(vocabulary)
 
     def stream(
         self,
@@ -71,12 +81,12 @@ class Segmenter:
 
         Args:
             source: a video file to iterate over; None to feed frames with :meth:`Stream.step`.
-            vocabulary: the words (see :meth:`Vocabulary.parse`); None for the bundle's own.
+            vocabulary: the words (see :meth:`words`); None for the bundle's own.
             gap: distance between references in frames; None for the bundle's own.
             distant: ``farthest`` (default for files), ``first`` (default without one) or ``reservoir``.
             embeddings: class embeddings ``[N, D]`` of the vocabulary, to share them among streams.
         """
-        words = self.bundle.default_vocabulary if vocabulary is None else Vocabulary.parse(vocabulary)
+        words = self.words(vocabulary)
         reader = VideoReader(source) if isinstance(source, str | Path) else source
         policy: DistantPolicy = distant or ("farthest" if reader is not None else "first")
         stream = SegmenterStream(self, words, gap or self.bundle.manifest.gap, policy, reader, embeddings)
@@ -128,7 +138,7 @@ class SegmenterStream(Stream):
     def set_vocabulary(
         self, vocabulary: Vocabulary | str | Sequence[str], embeddings: npt.NDArray[np.float32] | None = None
     ) -> None:
-        words = Vocabulary.parse(vocabulary)
+        words = self.segmenter.words(vocabulary)
         super().set_vocabulary(words, self.segmenter.embeddings(words) if embeddings is None else embeddings)
 
     def __iter__(self) -> Iterator[Result]:

@@ -1,5 +1,6 @@
 """Bundles: what the gates accept, what they refuse, and what the runtime refuses to load."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -12,16 +13,16 @@ import torch
 from ov2vss import checkpoint
 from ov2vss.model import ModelConfig
 from ov2vss.text import build_text_encoder
-from ov2vss_export import verify
+from ov2vss_export import torch_gates, verify
 from ov2vss_export.bundle_writer import ExportRequest, export_bundle
 from ov2vss_export.graphs import build_graphs
 from ov2vss_export.text_weights import quantize_weights
-from ov2vss_runtime.bundle import Bundle, file_sha256
+from ov2vss_runtime.bundle import GRAPHS, Bundle, file_sha256
 from ov2vss_runtime.errors import BundleError, OV2VSSError
 from ov2vss_runtime.ort_engine import OrtEngine
 from ov2vss_runtime.segmenter import Segmenter
 from ov2vss_runtime.vocabulary import Vocabulary
-from tests.conftest import TrainedRun
+from tests.conftest import TrainedRun, run_program
 
 CONTRACT = {
     "text": ({"tokens", "attention_mask"}, {"embeddings"}),
@@ -39,7 +40,7 @@ CONTRACT = {
 
 def test_graph_contract(bundle: Path) -> None:
     manifest = Bundle.open(bundle).manifest
-    graphs = manifest.graphs["fp32"]
+    graphs = manifest.variants["fp32"].graphs
     for name, (inputs, outputs) in CONTRACT.items():
         info = graphs[name]
         assert ({t.name for t in info.inputs}, {t.name for t in info.outputs}) == (inputs, outputs)
@@ -56,13 +57,152 @@ def test_graph_contract(bundle: Path) -> None:
 
 
 def test_gates_passed_and_are_recorded(bundle: Path) -> None:
-    verified = json.loads((bundle / "manifest.json").read_text())["verified"]
-    assert verified["passed"] is True
-    gates = {g["gate"]: g for g in verified["gates"]}
-    assert gates["roll-out label agreement"]["value"] >= 0.999
+    variants = json.loads((bundle / "manifest.json").read_text())["variants"]
+    assert {k: (v["precision"], v["engines"]) for k, v in variants.items()} == {
+        "fp32": ("fp32", ["onnxruntime", "openvino", "tensorrt"]),
+        "fp16": ("fp16", ["onnxruntime", "tensorrt"]),
+        "int8": ("int8", ["onnxruntime"]),
+        "int8-tensorrt": ("int8", ["tensorrt"]),
+    }
+    agreement = {"fp32": 0.9995, "fp16": 0.995, "int8": 0.98, "int8-tensorrt": 0.98}
+    for variant, bound in agreement.items():
+        verified = variants[variant]["verified"]
+        assert verified["passed"] is True
+        gates = {g["gate"]: g for g in verified["gates"]}
+        assert gates["roll-out label agreement"]["value"] >= bound
+        assert (bundle / "README.md").read_text().count(f"### {variant}\n") == 1
+    gates = {g["gate"]: g for g in variants["fp32"]["verified"]["gates"]}
     for graph in ("backbone", "stcf_step", "decoder"):
         assert gates[f"{graph} against torch"]["value"] < 1e-3
-    assert "pass" in (bundle / "README.md").read_text()
+
+
+def test_precisions_differ_where_they_should(bundle: Path) -> None:
+    """fp16 is half the size with float32 sums; int8 stores the weights of the image towers; the rest is shared."""
+    manifest = Bundle.open(bundle).manifest
+    files = {v: {g: i.file for g, i in info.graphs.items()} for v, info in manifest.variants.items()}
+    for graph in GRAPHS:
+        full, half = (onnx.load(bundle / files[v][graph]) for v in ("fp32", "fp16"))
+        types = {n.name: n.op_type for n in half.graph.node}
+        assert [(i.name, i.type) for i in half.graph.input] == [(i.name, i.type) for i in full.graph.input]
+        assert [o.type.tensor_type.elem_type for o in half.graph.output] == [
+            o.type.tensor_type.elem_type for o in full.graph.output
+        ]
+        typed = onnx.shape_inference.infer_shapes(half)
+        kinds = {v.name: v.type.tensor_type.elem_type for v in (*typed.graph.value_info, *typed.graph.output)}
+        for node in half.graph.node:
+            if node.op_type in ("LayerNormalization", "Softmax", "ReduceL2", "ReduceMean", "InstanceNormalization"):
+                assert kinds[node.output[0]] == onnx.TensorProto.FLOAT, (graph, node.name)
+        if graph == "backbone":
+            convolutions = [n for n in half.graph.node if n.op_type == "Conv"]
+            assert all(kinds[n.output[0]] == onnx.TensorProto.FLOAT16 for n in convolutions)
+            assert half.ByteSize() < 0.6 * full.ByteSize()
+        if graph == "decoder":
+            # The cosine: the one product of two activations outside of an attention.
+            sums = [
+                n for n in half.graph.node if n.op_type == "MatMul" and kinds[n.output[0]] == onnx.TensorProto.FLOAT
+            ]
+            assert len(sums) >= 1, types
+    assert {g for g in GRAPHS if files["int8"][g] == files["fp32"][g]} == {"text", "stcf_step", "decoder"}
+    for variant, kind in (("int8", onnx.TensorProto.UINT8), ("int8-tensorrt", onnx.TensorProto.INT8)):
+        proto = onnx.load(bundle / files[variant]["backbone"])
+        points = {t.name: t for t in proto.graph.initializer}
+        quantize = [n for n in proto.graph.node if n.op_type == "QuantizeLinear"]
+        assert len(quantize) >= 10
+        assert {points[n.input[2]].data_type for n in quantize} == {kind}
+        if variant == "int8-tensorrt":
+            assert all(not onnx.numpy_helper.to_array(points[n.input[2]]).any() for n in quantize), "not symmetric"
+
+
+def _with_noise(bundle: Path, copy: Path, file: str) -> Path:
+    """Five per cent noise on one float32 weight of a graph, and the hashes rewritten to match."""
+    shutil.copytree(bundle, copy)
+    proto = onnx.load(copy / file)
+    users = (n for n in proto.graph.node if n.op_type in ("Conv", "Gather") and "weight" in "".join(n.input))
+    name = next(i for i in next(users).input if "weight" in i)
+    tensor = next(t for t in proto.graph.initializer if t.name == name)
+    values = onnx.numpy_helper.to_array(tensor)
+    noisy = values * (1 + 0.05 * np.random.default_rng(0).standard_normal(values.shape))
+    tensor.CopyFrom(onnx.numpy_helper.from_array(noisy.astype(np.float32), tensor.name))
+    (copy / file).write_bytes(proto.SerializeToString())
+
+    def rewrite(data: dict) -> None:
+        for variant in data["variants"].values():
+            for info in variant["graphs"].values():
+                if info["file"] == file:
+                    info["sha256"] = file_sha256(copy / file)
+
+    _edit(copy, rewrite)
+    return copy
+
+
+def test_verify_only_passes_on_the_bundle_itself(bundle: Path) -> None:
+    done = run_program("ov2vss-export", "--verify-only", bundle, "--json")
+    assert done.returncode == 0, done.stderr
+    gates = json.loads(done.stdout.splitlines()[-1])["gates"]
+    assert set(gates) == {"fp32", "fp16", "int8", "int8-tensorrt"}
+    assert all(g["passed"] for found in gates.values() for g in found)
+
+
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_verify_only_names_a_graph_with_noise(bundle: Path, tmp_path: Path, graph: str) -> None:
+    copy = Bundle.open(_with_noise(bundle, tmp_path / "b", f"{graph}.onnx"))
+    gates = verify.verify_bundle(copy, OrtEngine(copy, "fp32"), "fp32")
+    alone = [g.name.split()[0] for g in gates if not g.passed and "roll-out" not in g.name]
+    assert alone == [graph]
+
+
+def test_verify_only_ends_with_an_error(bundle: Path, tmp_path: Path) -> None:
+    copy = _with_noise(bundle, tmp_path / "b", "decoder.onnx")
+    done = run_program("ov2vss-export", "--verify-only", copy)
+    assert done.returncode == 1
+    assert "decoder as exported (fp32)" in done.stderr.splitlines()[-1]
+    (copy / "parity.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0garbage!")
+    _edit(copy, lambda d: d["parity"].update(sha256=file_sha256(copy / "parity.safetensors")))
+    done = run_program("ov2vss-export", "--verify-only", copy)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "parity.safetensors cannot be read" in done.stderr
+
+
+def test_a_second_vocabulary(bundle: Path, tmp_path: Path) -> None:
+    """Its embeddings join the cache, for every distinct text graph; the first one stays; the name works at run time."""
+    copy = Path(shutil.copytree(bundle, tmp_path / "b"))
+    words = tmp_path / "animals.txt"
+    words.write_text("zebra\nhorse, pony  # two words\n")
+    args = ("--add-vocab", words, "--bundle", copy, "--json")
+    done = run_program("ov2vss-export", *args)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["computed"] == 4  # fp32 and fp16 have text graphs of their own
+    assert len(list(copy.glob("vocabulary*"))) == 1
+    again = run_program("ov2vss-export", *args)
+    assert json.loads(again.stdout.splitlines()[-1])["computed"] == 0
+    segmenter = Segmenter.load(copy)
+    animals = segmenter.words("animals")
+    assert animals.entries == (("zebra",), ("horse", "pony"))
+    cached = segmenter.embeddings(animals)
+    fresh = segmenter.engine.encode_text(["zebra", "horse", "pony"])
+    mean = fresh[1:].mean(0)
+    assert np.allclose(cached, [fresh[0], mean / np.linalg.norm(mean)], atol=1e-6)
+    assert segmenter.embeddings(segmenter.words(None)) is not None
+    words.write_text("zebra\ncow\n")
+    done = run_program("ov2vss-export", *args)
+    assert done.returncode == 1
+    assert "already has a vocabulary 'animals' with other words" in done.stderr
+    assert segmenter.words("animals; plants").names == ["animals", "plants"]
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ((), "exactly one of --ckpt, --verify-only and --add-vocab"),
+        (("--verify-only", "b", "--size", "64x64"), "--size needs --ckpt"),
+        (("--add-vocab", "a.txt"), "--add-vocab and --bundle need each other"),
+        (("--ckpt", "r", "--precision", "fp32,int4"), "int4 is not among fp32, fp16, int8"),
+    ],
+)
+def test_wrong_usage(args: tuple[str, ...], message: str) -> None:
+    done = run_program("ov2vss-export", *args)
+    assert done.returncode == 2
+    assert message in done.stderr
 
 
 @pytest.mark.parametrize("name", ["backbone", "stcf_step", "decoder"])
@@ -80,8 +220,9 @@ def test_gate_1_names_a_graph_that_differs(trained: TrainedRun, bundle: Path, na
         parameter.mul_(1 + 0.05 * torch.randn_like(parameter))
     encoder = build_text_encoder(model.config)
     engine = OrtEngine(Bundle.open(bundle))
-    frames = verify.generated_frames(engine.size, 4)
-    gates = verify.gate_graphs(engine, build_graphs(model, encoder, engine.size), frames[0])
+    frame = torch_gates.generated_frames(engine.size, 1)[0]
+    reference = torch_gates.graph_reference(build_graphs(model, encoder, engine.size), frame)
+    gates = torch_gates.gate_graphs(engine, reference, engine.bundle.manifest.variants["fp32"].graphs)
     assert [g.name.split()[0] for g in gates if not g.passed] == [name]
 
 
@@ -90,21 +231,13 @@ def test_gate_2_sees_a_wrong_ring(trained: TrainedRun, bundle: Path) -> None:
     found = checkpoint.find(trained.folder)
     opened = Bundle.open(bundle)
     engine = OrtEngine(opened)
-    words = opened.default_vocabulary
-    embeddings = opened.cached_embeddings(words, "fp32")
-    model = found.build()
-    frames = verify.generated_frames(engine.size, 24)
+    embeddings = opened.cached_embeddings(opened.default_vocabulary, "fp32")
+    frames = torch_gates.generated_frames(engine.size, 24)
+    trained_logits = torch_gates.clip_rollout(found.build(), 3, embeddings, frames)
 
     def error(stream_gap: int) -> float:
-        class OtherGap(verify.ClipReference):
-            def __init__(self, model, gap, text) -> None:
-                super().__init__(model, 3, text)
-
-        original, verify.ClipReference = verify.ClipReference, OtherGap
-        try:
-            return verify.rollout(engine, model, words, embeddings, ("{}",), stream_gap, frames).error
-        finally:
-            verify.ClipReference = original
+        other = opened.manifest.model_copy(update={"gap": stream_gap})
+        return torch_gates.rollout(verify.stream_maker(engine, other, embeddings), trained_logits, frames).error
 
     assert error(3) < 1e-4
     assert error(2) > 1e-3
@@ -142,7 +275,8 @@ def test_ablated_models_are_refused(trained: TrainedRun, tmp_path: Path) -> None
 
 
 def test_a_failing_gate_leaves_nothing(trained: TrainedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verify, "GRAPH_BOUND", 1e-12)
+    strict = dataclasses.replace(verify.BOUNDS["fp32"], graph=1e-12)
+    monkeypatch.setitem(verify.BOUNDS, "fp32", strict)
     request = ExportRequest(
         checkpoint.find(trained.folder), Vocabulary.parse("red circle; background"), tmp_path / "b", (64, 64)
     )
@@ -152,7 +286,16 @@ def test_a_failing_gate_leaves_nothing(trained: TrainedRun, tmp_path: Path, monk
 
 
 @pytest.mark.parametrize(
-    "file", ["backbone.onnx", "stcf_step.onnx", "decoder.onnx", "text.onnx", "tokenizer.json", "vocabulary.safetensors"]
+    "file",
+    [
+        "backbone.onnx",
+        "stcf_step.onnx",
+        "decoder.onnx",
+        "text.onnx",
+        "tokenizer.json",
+        "vocabulary.safetensors",
+        "parity.safetensors",
+    ],
 )
 def test_one_flipped_byte_is_refused(bundle: Path, tmp_path: Path, file: str) -> None:
     copy = Path(shutil.copytree(bundle, tmp_path / "b"))
@@ -174,12 +317,12 @@ def _edit(folder: Path, change) -> None:
     [
         (lambda d: d.update(format_version=99), "format version 99"),
         (lambda d: d.pop("format_version"), "format version None"),
-        (lambda d: d["graphs"]["fp32"].pop("decoder"), "no graph decoder"),
-        (lambda d: d["graphs"]["fp32"]["text"].update(file="../text.onnx"), "not a plain file name"),
-        (lambda d: d["graphs"]["fp32"]["text"].update(file="/etc/passwd"), "not a plain file name"),
-        (lambda d: d["graphs"]["fp32"]["text"].update(file="other.onnx"), "other.onnx is missing"),
-        (lambda d: d["graphs"]["fp32"]["text"].update(sha256="0" * 64), "sha256 differs"),
-        (lambda d: d["graphs"].clear(), "no graphs"),
+        (lambda d: d["variants"]["fp32"]["graphs"].pop("decoder"), "no graph decoder"),
+        (lambda d: d["variants"]["fp32"]["graphs"]["text"].update(file="../text.onnx"), "not a plain file name"),
+        (lambda d: d["variants"]["fp32"]["graphs"]["text"].update(file="/etc/passwd"), "not a plain file name"),
+        (lambda d: d["variants"]["fp32"]["graphs"]["text"].update(file="other.onnx"), "other.onnx is missing"),
+        (lambda d: d["variants"]["fp32"]["graphs"]["text"].update(sha256="0" * 64), "sha256 differs"),
+        (lambda d: d["variants"].clear(), "variants"),
         (lambda d: d.update(gap=0), "gap"),
     ],
 )
@@ -201,8 +344,10 @@ def test_unreadable_bundles(bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_bytes(b" " * (9 * 2**20))
     with pytest.raises(BundleError, match="9437184 bytes"):
         Bundle.open(tmp_path)
-    with pytest.raises(BundleError, match="no precision 'fp16'"):
-        Bundle.open(bundle).graph_file("fp16", "text")
+    with pytest.raises(
+        BundleError, match=r"no precision 'fp16' for openvino.*fp32 \(onnxruntime, openvino, tensorrt\)"
+    ):
+        Bundle.open(bundle).variant("fp16", "openvino")
 
 
 def test_a_linked_file_is_refused(bundle: Path, tmp_path: Path) -> None:

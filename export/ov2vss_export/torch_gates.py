@@ -1,0 +1,276 @@
+"""Parity gates against the trained torch model: what an export must pass.
+
+Gate 1 compares every graph with its torch module on the same inputs. Gate 2 streams frames through the exported graphs
+with carried state and compares every label map with the torch model in *clip mode*, which knows nothing of rings and
+warm-ups: frames 0 .. n*gap and on, across a change of the distant frame and a reset. Gate 3 compares mIoU.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from tqdm import tqdm
+
+from ov2vss.data.clips import clip_indices
+from ov2vss.data.shapes import CLIP_FRAMES, ShapesVideos
+from ov2vss.errors import OV2VSSError
+from ov2vss.model import OV2VSS, FrameFeatures
+from ov2vss.model.stcf import upsample
+from ov2vss_export.graphs import GraphSpec
+from ov2vss_export.verify import BOUNDS, DISTANT_AT, RESET_AT, ROLLOUT, Gate, sample, stream_maker
+from ov2vss_runtime.bundle import GraphInfo, Manifest
+from ov2vss_runtime.labelmap import label_map
+from ov2vss_runtime.ort_engine import OrtEngine
+from ov2vss_runtime.preprocess import resize_frame
+from ov2vss_runtime.stream import Stream
+from ov2vss_runtime.text import class_embeddings
+from ov2vss_runtime.video import VideoReader
+
+TEXT_COSINE = 0.999
+TEXT_ERROR = 1e-4
+
+
+@dataclass(frozen=True)
+class GraphReference:
+    """Inputs and outputs of the graphs of a frame, as torch computes them one after the other."""
+
+    feeds: dict[str, dict[str, npt.NDArray[Any]]]
+    outputs: dict[str, dict[str, npt.NDArray[np.float32]]]
+
+    def scales(self) -> dict[str, float]:
+        """Root mean square of every floating-point input, as ``<graph>.<input>``."""
+        return {
+            f"{graph}.{name}": float(np.sqrt(np.mean(np.square(values, dtype=np.float64))))
+            for graph, feed in self.feeds.items()
+            for name, values in feed.items()
+            if values.dtype == np.float32
+        }
+
+
+@torch.no_grad()
+def graph_reference(specs: list[GraphSpec], frame: npt.NDArray[np.uint8]) -> GraphReference:
+    """Each graph fed with what torch computed before it, so that an error is charged to the right graph."""
+    by_name = {spec.name: spec for spec in specs}
+    values: dict[str, torch.Tensor] = {"frame": torch.from_numpy(frame)[None]}
+    generator = torch.Generator().manual_seed(1)
+    feeds, results = {}, {}
+    for name in ("backbone", "stcf_step", "decoder"):
+        spec = by_name[name]
+        feed = {k: values.get(k, v) for k, v in spec.inputs.items()}
+        if name == "stcf_step":
+            # A state of the size that LayerNorm gives it; zeros would hide an error.
+            feed["state_in"] = torch.randn(feed["state_in"].shape, generator=generator)
+        outputs = run_module(spec, feed)
+        values |= outputs
+        feeds[name] = {k: v.numpy() for k, v in feed.items()}
+        results[name] = {k: v.numpy() for k, v in outputs.items()}
+    return GraphReference(feeds, results)
+
+
+def run_module(spec: GraphSpec, feed: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Outputs of a graph's torch module by name."""
+    outputs = spec.module(*(feed[name] for name in spec.inputs))
+    return dict(zip(spec.outputs, outputs if isinstance(outputs, tuple) else (outputs,), strict=True))
+
+
+@torch.no_grad()
+def sampled_outputs(specs: list[GraphSpec], feeds: dict[str, dict]) -> dict[str, npt.NDArray[np.float32]]:
+    """What :func:`ov2vss_export.verify.run_graphs` gives, from torch; without the text graph."""
+    found = {}
+    for spec in specs:
+        if spec.name != "text":
+            outputs = run_module(spec, {k: torch.from_numpy(v) for k, v in feeds[spec.name].items()})
+            found |= {f"{spec.name}.{name}": sample(value.numpy()) for name, value in outputs.items()}
+    return found
+
+
+def gate_graphs(engine: OrtEngine, reference: GraphReference, graphs: dict[str, GraphInfo]) -> list[Gate]:
+    """Gate 1; every graph by the bound of its own precision."""
+    gates = []
+    for graph, feed in reference.feeds.items():
+        got, errors = engine.run_graph(graph, feed), {}
+        for name, want in reference.outputs[graph].items():
+            scale = max(float(np.abs(want).max()), 1e-12)
+            error = float(np.abs(want - got[name]).max())
+            errors[name] = (error / scale if np.isfinite(got[name]).all() else float("inf"), error)
+        worst = max(errors, key=lambda k: errors[k][0])
+        detail = f"{worst}, max abs {errors[worst][1]:.2g}"
+        gates.append(
+            Gate(f"{graph} against torch", errors[worst][0], BOUNDS[graphs[graph].weights].graph, False, detail)
+        )
+    return gates
+
+
+@torch.no_grad()
+def gate_text(engine: OrtEngine, encoder: Any, prompts: list[str], exact: bool) -> Gate:
+    """Text graph against torch: error of unit vectors, or the lowest cosine for int8 weights and fp16."""
+    got, want = engine.encode_text(prompts), encoder.encode(prompts).numpy()
+    if not exact:
+        cosine = float((got * want).sum(1).min())
+        return Gate("text against torch", cosine, TEXT_COSINE, True, f"{len(prompts)} prompts, lowest cosine")
+    error = float(np.abs(got - want).max())
+    return Gate("text against torch", error, TEXT_ERROR, False, f"{len(prompts)} prompts, max abs")
+
+
+class ClipReference:
+    """The torch model in clip mode over a growing list of frames; earlier frames enter by their tokens alone.
+
+    It has the methods of a stream that :func:`ov2vss_export.verify.sampled_rollout` uses.
+    """
+
+    def __init__(self, model: OV2VSS, gap: int, text: npt.NDArray[np.float32]) -> None:
+        self.model, self.gap = model, gap
+        self.text = torch.from_numpy(text)
+        self.reset()
+
+    def reset(self) -> None:
+        self.tokens: list[torch.Tensor] = []
+
+    @torch.no_grad()
+    def encode(self, frame: npt.NDArray[np.uint8]) -> FrameFeatures:
+        return self.model.encode(torch.from_numpy(frame).permute(2, 0, 1)[None])
+
+    def set_distant(self, frame: npt.NDArray[np.uint8]) -> None:
+        self.distant = self.encode(frame)
+
+    @torch.no_grad()
+    def logits(self, frame: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """``[N, H/8, W/8]`` of the next frame."""
+        target = self.encode(frame)
+        self.tokens.append(target.tokens)
+        indices = clip_indices(len(self.tokens) - 1, self.model.config.references, self.gap)
+        past = self.model.stcf.chain([self.tokens[i] for i in indices[:-1]], target.lattice)
+        context = self.model.context(self.distant.tokens, self.distant.lattice)
+        return self.model.predict(target, past, context, self.text).logits[0].numpy()
+
+
+def clip_rollout(
+    model: OV2VSS, gap: int, embeddings: npt.NDArray[np.float32], frames: Sequence[npt.NDArray[np.uint8]]
+) -> list[npt.NDArray[np.float32]]:
+    """Logits ``[N, H/8, W/8]`` of every frame in clip mode; the distant frame changes once, the past ends once."""
+    return list(_rolled(ClipReference(model, gap, embeddings), frames, "torch"))
+
+
+def _rolled(
+    stream: ClipReference | Stream, frames: Sequence[npt.NDArray[np.uint8]], what: str
+) -> Iterator[npt.NDArray[np.float32]]:
+    for index, frame in enumerate(tqdm(frames, desc=f"verify: {what}", unit="frame", disable=None, leave=False)):
+        if index == RESET_AT:
+            stream.reset()
+        if index in (0, DISTANT_AT, RESET_AT):
+            stream.set_distant(frames[DISTANT_AT // 2] if index == DISTANT_AT else frames[-1])
+        yield stream.logits(frame)
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """Agreement of exported and torch label maps, per frame, and the largest relative error of the logits."""
+
+    agreement: npt.NDArray[np.float64]
+    clear_agreement: float
+    """Over pixels whose two best logits differ by more than a thousandth of the frame's logit range."""
+    error: float
+
+
+def rollout(
+    make_stream: Callable[[], Stream],
+    trained: Sequence[npt.NDArray[np.float32]],
+    frames: Sequence[npt.NDArray[np.uint8]],
+) -> Rollout:
+    """Stream ``frames`` (RGB, the model's size) and compare with :func:`clip_rollout` of the same frames."""
+    stream = make_stream()
+    agreement, clear, error = [], [], 0.0
+    for frame, have, want in zip(frames, _rolled(stream, frames, "exported"), trained, strict=True):
+        scale = max(float(np.abs(want).max()), 1e-12)
+        error = max(error, float(np.abs(want - have).max()) / scale)
+        full = upsample(torch.from_numpy(want)[None], frame.shape[:2])[0]
+        expected = full.argmax(0).numpy()
+        same = label_map(have, frame.shape[:2]) == expected
+        agreement.append(same.mean())
+        if full.shape[0] > 1:
+            top = full.topk(2, dim=0).values
+            margin = (top[0] - top[1]).numpy() > 1e-3 * float(full.max() - full.min())
+            clear.append(same[margin].mean() if margin.any() else 1.0)
+    return Rollout(np.asarray(agreement), float(np.mean(clear)) if clear else 1.0, error)
+
+
+def label_maps(
+    engine: OrtEngine, manifest: Manifest, embeddings: npt.NDArray[np.float32], frames: Sequence[npt.NDArray[np.uint8]]
+) -> list[npt.NDArray[Any]]:
+    """Label maps of a stream over frames that need not follow each other."""
+    stream = stream_maker(engine, manifest, embeddings)()
+    return [stream.step(frame).labels for frame in frames]
+
+
+def labelled_miou(engine: Any, data: str, split: str, templates: tuple[str, ...], gap: int) -> float:
+    """mIoU on labelled videos, streamed, with the class names of the data set as words."""
+    from ov2vss.data import open_videos
+    from ov2vss.evaluate.evaluate import evaluate, make_protocol, predict_with
+
+    videos = open_videos(data, split)
+    protocol = make_protocol(videos, "all", None, videos.unseen)
+    embeddings = class_embeddings(engine.encode_text, protocol.vocabulary, templates)
+
+    def make_stream() -> Stream:
+        return Stream(engine, protocol.vocabulary, templates, gap, "farthest", embeddings=embeddings)
+
+    miou = evaluate(videos, protocol, predict_with(make_stream), progress=True)["miou"]
+    if miou is None:
+        raise OV2VSSError(f"no labelled pixel in the split {split} of {data}", "choose another --split")
+    return float(miou)
+
+
+def gate_rollout(result: Rollout, precision: str) -> list[Gate]:
+    """Gate 2 from a roll-out."""
+    worst, bounds = int(result.agreement.argmin()), BOUNDS[precision]
+    return [
+        Gate(
+            "roll-out label agreement",
+            float(result.agreement.mean()),
+            bounds.agreement,
+            True,
+            f"{len(result.agreement)} frames, worst {result.agreement[worst]:.5f} at frame {worst}",
+        ),
+        Gate("roll-out agreement off near-ties", result.clear_agreement, bounds.clear, True),
+        Gate("roll-out logits", result.error, bounds.logits, False, "relative to the frame's largest logit"),
+    ]
+
+
+def gate_miou(trained: float, exported: float, precision: str, data: str) -> Gate:
+    """Gate 3: difference of mIoU in points on labelled videos."""
+    points = 100 * abs(exported - trained)
+    detail = f"{data}: torch {100 * trained:.2f}, exported {100 * exported:.2f}"
+    return Gate("mIoU difference in points", points, BOUNDS[precision].miou, False, detail)
+
+
+def generated_frames(size: tuple[int, int], count: int = ROLLOUT) -> list[npt.NDArray[np.uint8]]:
+    """Frames of the generated test clips at ``size``: what a bundle is verified on when no video is given."""
+    videos = ShapesVideos("test")
+    return [resize_frame(videos.frame(i // CLIP_FRAMES, i % CLIP_FRAMES), size) for i in range(count)]
+
+
+def video_frames(path: Path, size: tuple[int, int], count: int = ROLLOUT) -> list[npt.NDArray[np.uint8]]:
+    """The first ``count`` frames of a video at ``size``."""
+    frames = [resize_frame(f.rgb, size) for f in islice(VideoReader(path), count)]
+    if len(frames) <= RESET_AT:
+        raise OV2VSSError(f"{path} has {len(frames)} frames", f"verify with a video of at least {RESET_AT + 1}")
+    return frames
+
+
+def spread_frames(path: Path, size: tuple[int, int], count: int) -> list[npt.NDArray[np.uint8]]:
+    """``count`` frames drawn from the first few thousand of a video, the same ones every time."""
+    drawn, chance = [], random.Random(0)
+    for index, frame in enumerate(islice(VideoReader(path), 3000)):
+        if len(drawn) < count:
+            drawn.append(resize_frame(frame.rgb, size))
+        elif (place := chance.randrange(index + 1)) < count:
+            drawn[place] = resize_frame(frame.rgb, size)
+    return drawn
