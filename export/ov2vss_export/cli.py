@@ -20,12 +20,14 @@ if TYPE_CHECKING:
 log = logging.getLogger("ov2vss")
 
 
-def _precisions(_context: click.Context, _option: click.Parameter, value: str) -> tuple[str, ...]:
+def _precisions(_context: click.Context, _option: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+    if value is None:
+        return None
     names = [name.strip() for name in value.split(",") if name.strip()]
-    wrong = [name for name in names if name not in PRECISIONS]
+    wrong = [name for name in names if name not in (*PRECISIONS, "bf16")]
     if wrong or not names:
         raise click.BadParameter(f"{', '.join(wrong) or 'nothing'} is not among {', '.join(PRECISIONS)}")
-    return tuple(p for p in PRECISIONS if p in names or p == "fp32")
+    return tuple(names)
 
 
 @click.command(context_settings=CONTEXT)
@@ -38,11 +40,10 @@ def _precisions(_context: click.Context, _option: click.Parameter, value: str) -
 @click.option(
     "--precision",
     "precisions",
-    default="fp32",
-    show_default=True,
+    default=None,
     callback=_precisions,
     metavar="LIST",
-    help="fp32 (always), fp16, int8, separated by commas.",
+    help="fp32 (always), fp16, int8, separated by commas [default: fp32; for --verify-only all that there are].",
 )
 @click.option(
     "--text-weights",
@@ -70,6 +71,9 @@ def _precisions(_context: click.Context, _option: click.Parameter, value: str) -
 @click.option("--allow-parity-failure", is_flag=True, help="Keep a bundle that fails a gate; the manifest records it.")
 @click.option("--verify-only", default=None, metavar="BUNDLE", help="Check a finished bundle on this machine.")
 @click.option(
+    "--backend", default="onnxruntime", show_default=True, help="For --verify-only: onnxruntime[:cpu] or openvino."
+)
+@click.option(
     "--add-vocab",
     default=None,
     metavar="FILE",
@@ -83,7 +87,7 @@ def main(
     vocab: str | None,
     out: Path | None,
     size: str | None,
-    precisions: tuple[str, ...],
+    precisions: tuple[str, ...] | None,
     text_weights: str,
     calibrate: Path | None,
     data: str | None,
@@ -93,6 +97,7 @@ def main(
     download: bool,
     allow_parity_failure: bool,
     verify_only: str | None,
+    backend: str,
     add_vocab: str | None,
     bundle: str | None,
     as_json: bool,
@@ -113,11 +118,13 @@ def main(
     if ckpt is None:
         given = click.get_current_context().get_parameter_source
         own = {"verify_only", "add_vocab", "bundle", "as_json", "debug"}
+        if verify_only is not None:
+            own |= {"backend", "precisions"}
         for name in click.get_current_context().params:
             if name not in own and given(name) == click.core.ParameterSource.COMMANDLINE:
                 raise click.UsageError(f"--{name.replace('_', '-')} needs --ckpt")
     if verify_only is not None:
-        _verify_only(verify_only, as_json)
+        _verify_only(verify_only, backend, precisions, as_json)
         return
     if add_vocab is not None:
         _add_vocabulary(add_vocab, bundle, as_json)
@@ -128,6 +135,8 @@ def main(
     from ov2vss_runtime.preprocess import parse_size, snap
     from ov2vss_runtime.vocabulary import Vocabulary
 
+    if "bf16" in (precisions or ()):
+        raise OV2VSSError("bf16 is not stored: openvino computes the fp32 graphs in it", "leave bf16 out")
     began = time.perf_counter()
     found = checkpoint.find(ckpt)
     words = (
@@ -147,7 +156,7 @@ def main(
             words,
             out,
             snapped,
-            precisions,
+            tuple(p for p in PRECISIONS if p == "fp32" or p in (precisions or ())),
             text_weights,
             calibrate,
             data,
@@ -165,13 +174,17 @@ def main(
         print_json({"bundle": str(out), "megabytes": total, "seconds": seconds, "gates": _records(gates)})
 
 
-def _verify_only(bundle: str, as_json: bool) -> None:
-    """Gates of every variant that this machine can run; exit code 1 if one fails."""
+def _verify_only(bundle: str, backend: str, precisions: tuple[str, ...] | None, as_json: bool) -> None:
+    """Gates of a bundle on one engine of this machine, at some or all precisions; exit code 1 if one fails."""
     from ov2vss_export.verify import verify_bundle
-    from ov2vss_runtime.ort_engine import OrtEngine
+    from ov2vss_runtime.backends import BACKENDS, load_engine
 
     opened = Bundle.open(bundle)
-    gates = {name: verify_bundle(opened, OrtEngine(opened, name), name) for name in opened.manifest.variants}
+    if precisions is None:
+        family = BACKENDS[backend].family if backend in BACKENDS else ""
+        offered = [v.precision for v in opened.manifest.variants.values() if family in v.engines]
+        precisions = tuple(offered) or ("fp32",)
+    gates = {p: verify_bundle(load_engine(opened, backend, p)) for p in precisions}
     _print(gates)
     if as_json:
         print_json({"bundle": str(opened.folder), "gates": _records(gates)})

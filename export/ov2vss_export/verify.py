@@ -19,6 +19,7 @@ from safetensors.numpy import load as load_safetensors
 from tqdm import tqdm
 
 from ov2vss_runtime.bundle import Bundle, Manifest
+from ov2vss_runtime.bundle_engine import BundleEngine
 from ov2vss_runtime.errors import BundleError
 from ov2vss_runtime.stream import Stream
 from ov2vss_runtime.vocabulary import Vocabulary
@@ -61,10 +62,11 @@ class Bounds:
 BOUNDS = {
     "fp32": Bounds(1e-3, 1e-3, 0.9995, 0.9999, 0.05, 1e-4, 1e-3),
     "fp16": Bounds(5e-2, 5e-2, 0.995, 0.999, 0.2, 1e-2, 1e-2),
+    "bf16": Bounds(2e-1, 2e-1, 0.98, 0.985, 1.0, 5e-2, 2e-2),
     "int8": Bounds(1.0, 1.0, 0.98, 0.985, 1.0, 2e-2, 1e-3),
 }
 """int8 is judged by its labels: single values of a quantized map may be far off without changing any. A text graph with
-int8 weights computes in float32."""
+int8 weights computes in float32. bf16 is no precision of a bundle, but what an engine makes of its fp32 graphs."""
 
 
 @dataclass(frozen=True)
@@ -215,11 +217,10 @@ class Parity:
         return cls(scales, expected, embeddings)
 
 
-def gate_stored(
-    parity: Parity, manifest: Manifest, variant: str, found: dict[str, npt.NDArray[np.float32]]
-) -> list[Gate]:
+def gate_stored(parity: Parity, engine: BundleEngine, found: dict[str, npt.NDArray[np.float32]]) -> list[Gate]:
     """Each graph alone against what was exported (for fp32: against torch), the worst output of each."""
-    expected, gates = parity.expected[variant], []
+    expected, gates = parity.expected[engine.variant], []
+    graphs = engine.bundle.manifest.variants[engine.variant].graphs
     for graph in ("text", "backbone", "stcf_step", "decoder"):
         errors = {}
         for name, want in expected.items():
@@ -228,7 +229,7 @@ def gate_stored(
                 ok = have is not None and have.shape == want.shape and np.isfinite(have).all()
                 errors[name] = _rms(have - want) / max(_rms(want), 1e-12) if ok else float("inf")
         worst = max(errors, key=lambda k: errors[k])
-        bounds = BOUNDS[manifest.variants[variant].graphs[graph].weights]
+        bounds = BOUNDS["bf16" if engine.precision == "bf16" else graphs[graph].weights]
         bound = bounds.text if graph == "text" else bounds.stored
         gates.append(Gate(f"{graph} as exported", errors[worst], bound, False, f"{worst.split('.')[1]}, relative"))
     return gates
@@ -277,8 +278,9 @@ def stream_maker(engine: Any, manifest: Manifest, embeddings: npt.NDArray[np.flo
     return lambda: Stream(engine, words, templates, manifest.gap, "farthest", embeddings=embeddings)
 
 
-def verify_bundle(bundle: Bundle, engine: Any, variant: str) -> list[Gate]:
-    """Gates of a variant on an engine of this machine, against what the bundle says of itself."""
+def verify_bundle(engine: BundleEngine) -> list[Gate]:
+    """Gates of an engine on this machine, against what its bundle says of itself."""
+    bundle, variant = engine.bundle, engine.variant
     parity = Parity.of(bundle)
     if variant not in parity.expected:
         raise BundleError(f"bundle {bundle.folder} holds no reference for {variant}", "export the bundle again")
@@ -286,8 +288,7 @@ def verify_bundle(bundle: Bundle, engine: Any, variant: str) -> list[Gate]:
     make_stream = stream_maker(engine, manifest, parity.embeddings)
     frames = synthetic_frames(engine.size)
     feeds = graph_inputs(manifest, parity.scales, engine.text_feed)
-    gates = gate_stored(parity, manifest, variant, run_graphs(engine, feeds))
-    precision = manifest.variants[variant].precision
-    gates.append(gate_sampled_rollout(parity, variant, precision, sampled_rollout(make_stream, frames, True)))
+    gates = gate_stored(parity, engine, run_graphs(engine, feeds))
+    gates.append(gate_sampled_rollout(parity, variant, engine.precision, sampled_rollout(make_stream, frames, True)))
     gates.append(gate_reset(make_stream, frames))
     return gates

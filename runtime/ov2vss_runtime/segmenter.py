@@ -9,17 +9,16 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from ov2vss_runtime.backends import load_engine
 from ov2vss_runtime.bundle import DEFAULT_BUNDLE, Bundle
-from ov2vss_runtime.engine import Engine
+from ov2vss_runtime.bundle_engine import BundleEngine
 from ov2vss_runtime.errors import BackendError
-from ov2vss_runtime.ort_engine import OrtEngine
 from ov2vss_runtime.preprocess import aspect_differs
 from ov2vss_runtime.stream import DistantPolicy, Result, Stream
 from ov2vss_runtime.video import VideoReader
 from ov2vss_runtime.vocabulary import Vocabulary
 
 log = logging.getLogger("ov2vss.runtime")
-BACKENDS = ("onnxruntime", "onnxruntime:cpu")
 
 
 class Segmenter:
@@ -30,8 +29,9 @@ class Segmenter:
     ...     print(result.time, (result.labels == 1).mean())
     """
 
-    def __init__(self, bundle: Bundle, engine: Engine, variant: str, threads: int) -> None:
-        self.bundle, self.engine, self.variant, self.threads = bundle, engine, variant, threads
+    def __init__(self, engine: BundleEngine) -> None:
+        self.engine, self.bundle = engine, engine.bundle
+        self.variant, self.threads = engine.variant, engine.threads
 
     @classmethod
     def load(
@@ -45,16 +45,12 @@ class Segmenter:
 
         Args:
             bundle: folder, name of a built-in bundle, or an open one.
-            backend: ``onnxruntime`` or ``onnxruntime:cpu``.
-            precision: one of the bundle's precisions.
+            backend: one of :data:`ov2vss_runtime.backends.BACKENDS`.
+            precision: one of the bundle's precisions, or ``bf16`` on openvino.
             threads: processor threads; None for all that the process may use.
         """
-        if backend not in BACKENDS:
-            raise BackendError(f"backend {backend!r} is not offered", f"choose one of: {', '.join(BACKENDS)}")
         opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
-        variant = opened.variant(precision, "onnxruntime")
-        engine = OrtEngine(opened, variant, threads)
-        return cls(opened, engine, variant, engine.threads)
+        return cls(load_engine(opened, backend, precision, threads))
 
     def embeddings(self, vocabulary: Vocabulary) -> npt.NDArray[np.float32] | None:
         """Class embeddings from the bundle's cache, or None if these words must go through the text graph."""
