@@ -16,6 +16,7 @@ from ov2vss_runtime.errors import OV2VSSError
 
 if TYPE_CHECKING:
     from ov2vss_export.verify import Gate
+    from ov2vss_runtime.tensorrt_plans import Library
 
 log = logging.getLogger("ov2vss")
 
@@ -79,7 +80,19 @@ def _precisions(_context: click.Context, _option: click.Parameter, value: str | 
     metavar="FILE",
     help="With --bundle: add words and their embeddings, named as the file.",
 )
-@click.option("--bundle", default=None, metavar="BUNDLE", help="For --add-vocab.")
+@click.option("--bundle", default=None, metavar="BUNDLE", help="A finished bundle, for --add-vocab and --engine.")
+@click.option(
+    "--engine",
+    default=None,
+    type=click.Choice(["tensorrt", "tensorrt-rtx"]),
+    help="Also build plans into BUNDLE/plans; with --bundle for a finished one.",
+)
+@click.option(
+    "--compute",
+    default=None,
+    metavar="SM89",
+    help="Compute capability for tensorrt-rtx, which needs no GPU to build; tensorrt builds for the GPU that is there.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the results as one JSON object on the last line.")
 @program
 def main(
@@ -100,6 +113,8 @@ def main(
     backend: str,
     add_vocab: str | None,
     bundle: str | None,
+    engine: str | None,
+    compute: str | None,
     as_json: bool,
 ) -> None:
     """Export a checkpoint to a bundle of four ONNX graphs, and prove that they equal the trained model.
@@ -110,24 +125,30 @@ def main(
       ov2vss-export --ckpt runs/street --precision fp32,fp16,int8 --calibrate drive.mp4
       ov2vss-export --verify-only my-bundle
       ov2vss-export --add-vocab animals.txt --bundle my-bundle
+      ov2vss-export --bundle my-bundle --engine tensorrt-rtx --compute SM89
     """
-    if sum(x is not None for x in (ckpt, verify_only, add_vocab)) != 1:
-        raise click.UsageError("give exactly one of --ckpt, --verify-only and --add-vocab")
-    if (add_vocab is None) != (bundle is None):
-        raise click.UsageError("--add-vocab and --bundle need each other")
+    plans_only = engine if ckpt is None and bundle is not None and add_vocab is None else None
+    if sum(x is not None for x in (ckpt, verify_only, add_vocab, plans_only)) != 1:
+        raise click.UsageError("give exactly one of --ckpt, --verify-only, --add-vocab, and --engine with --bundle")
+    if (bundle is not None and (ckpt is not None or verify_only is not None)) or (add_vocab and bundle is None):
+        raise click.UsageError("--bundle goes with --add-vocab or --engine, and --add-vocab needs it")
+    if (engine == "tensorrt-rtx") != (compute is not None):
+        raise click.UsageError("--engine tensorrt-rtx and --compute need each other (SM75 to SM121)")
     if ckpt is None:
+        own = {"as_json", "debug", *(("verify_only", "backend", "precisions") if verify_only else ("bundle",))}
+        own |= {"add_vocab"} if add_vocab else {"engine", "compute", "precisions"} if plans_only else set()
         given = click.get_current_context().get_parameter_source
-        own = {"verify_only", "add_vocab", "bundle", "as_json", "debug"}
-        if verify_only is not None:
-            own |= {"backend", "precisions"}
-        for name in click.get_current_context().params:
-            if name not in own and given(name) == click.core.ParameterSource.COMMANDLINE:
-                raise click.UsageError(f"--{name.replace('_', '-')} needs --ckpt")
+        for option in click.get_current_context().command.params:
+            if option.name not in own and given(option.name) == click.core.ParameterSource.COMMANDLINE:
+                raise click.UsageError(f"{option.opts[0]} needs --ckpt")
     if verify_only is not None:
         _verify_only(verify_only, backend, precisions, as_json)
         return
     if add_vocab is not None:
         _add_vocabulary(add_vocab, bundle, as_json)
+        return
+    if plans_only is not None:
+        _build_plans(Bundle.open(bundle), engine, compute, precisions or ("fp32",), as_json)
         return
 
     from ov2vss import checkpoint
@@ -170,6 +191,8 @@ def main(
     _print(gates)
     total = sum(p.stat().st_size for p in out.iterdir()) / 1e6
     click.echo(f"bundle: {out}  ({len(words)} words, {snapped[0]}x{snapped[1]}, {total:.1f} MB, {seconds:.0f} s)")
+    if engine is not None:
+        _build_plans(Bundle.open(out), engine, compute, precisions or ("fp32",), as_json=False)
     if as_json:
         print_json({"bundle": str(out), "megabytes": total, "seconds": seconds, "gates": _records(gates)})
 
@@ -204,6 +227,22 @@ def _add_vocabulary(file: str, bundle: str, as_json: bool) -> None:
     click.echo(f"{folder}: {len(words)} words as {name!r}, {state}; use them with --vocab {name}")
     if as_json:
         print_json({"bundle": str(folder), "vocabulary": name, "words": len(words), "computed": computed})
+
+
+def _build_plans(
+    bundle: Bundle, engine: Library, compute: str | None, precisions: tuple[str, ...], as_json: bool
+) -> None:
+    """Plans that are there with the right key are kept."""
+    from ov2vss_runtime.tensorrt_plans import ensure_plans, local_capability
+
+    plans = []
+    for precision in precisions:
+        for graph, (file, built) in ensure_plans(bundle, precision, engine, compute or local_capability()).items():
+            size = file.stat().st_size
+            plans.append({"graph": graph, "precision": precision, "file": str(file), "bytes": size, "built": built})
+            click.echo(f"{file}  {size / 1e6:.1f} MB{'' if built else '  (kept)'}")
+    if as_json:
+        print_json({"bundle": str(bundle.folder), "engine": engine, "plans": plans})
 
 
 def _print(gates: dict[str, list[Gate]]) -> None:

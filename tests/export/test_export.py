@@ -193,9 +193,9 @@ def test_a_second_vocabulary(bundle: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        ((), "exactly one of --ckpt, --verify-only and --add-vocab"),
+        ((), "exactly one of --ckpt, --verify-only, --add-vocab"),
         (("--verify-only", "b", "--size", "64x64"), "--size needs --ckpt"),
-        (("--add-vocab", "a.txt"), "--add-vocab and --bundle need each other"),
+        (("--add-vocab", "a.txt"), "--add-vocab needs it"),
         (("--ckpt", "r", "--precision", "fp32,int4"), "int4 is not among fp32, fp16, int8"),
     ],
 )

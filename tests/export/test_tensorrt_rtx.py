@@ -1,46 +1,81 @@
 """Every graph parses and builds with TensorRT-RTX, ahead of time and without a GPU. Running the plans needs one."""
 
+import json
+import logging
+import shutil
 from pathlib import Path
 
 import pytest
 
+from ov2vss_runtime import tensorrt_plans as plans
 from ov2vss_runtime.bundle import GRAPHS, Bundle, builtin_bundles
+from ov2vss_runtime.errors import BackendError
+from tests.conftest import run_program
 
 trt = pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx-cu13 is not installed (Linux x86-64 only)")
-DYNAMIC = {"text": (1, 8, 32), "decoder": (1, 32, 128)}
-"""Smallest, usual and largest value of the dynamic axes."""
 
 
-def build_plan(path: Path, graph: str) -> int:
-    """Bytes of the plan for compute capability 8.9."""
-    logger = trt.Logger(trt.Logger.ERROR)
-    builder = trt.Builder(logger)
-    network = builder.create_network(0)
-    parser = trt.OnnxParser(network, logger)
-    parsed = parser.parse(path.read_bytes())
-    assert parsed, [str(parser.get_error(i)) for i in range(parser.num_errors)]
-    config = builder.create_builder_config()
-    config.num_compute_capabilities = 1
-    config.set_compute_capability(trt.ComputeCapability.SM89, 0)
-    profile = builder.create_optimization_profile()
-    dynamic = False
-    for index in range(network.num_inputs):
-        tensor = network.get_input(index)
-        if any(d < 0 for d in tensor.shape):
-            dynamic = True
-            profile.set_shape(tensor.name, *(tuple(v if d < 0 else d for d in tensor.shape) for v in DYNAMIC[graph]))
-    if dynamic:
-        config.add_optimization_profile(profile)
-    plan = builder.build_serialized_network(network, config)
-    assert plan is not None
-    return plan.nbytes
-
-
+@pytest.mark.parametrize("variant", ["fp32", "fp16", "int8-tensorrt"])
 @pytest.mark.parametrize("graph", GRAPHS)
-def test_tiny_graphs_build(bundle: Path, graph: str) -> None:
-    assert build_plan(Bundle.open(bundle).graph_file("fp32", graph), graph) > 100_000
+def test_tiny_graphs_build(bundle: Path, graph: str, variant: str) -> None:
+    plan = plans.build_plan(Bundle.open(bundle), variant, graph, "tensorrt-rtx", "SM89")
+    assert len(plan) > 50_000
 
 
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
 @pytest.mark.parametrize("graph", GRAPHS)
-def test_street_lite_graphs_build(graph: str) -> None:
-    assert build_plan(Bundle.open(builtin_bundles()["street-lite"]).graph_file("fp32", graph), graph) > 100_000
+def test_street_lite_graphs_build(graph: str, precision: str) -> None:
+    opened = Bundle.open(builtin_bundles()["street-lite"])
+    variant = opened.variant(precision, "tensorrt")
+    assert len(plans.build_plan(opened, variant, graph, "tensorrt-rtx", "SM89")) > 100_000
+
+
+def test_plans_are_kept_by_their_key(bundle: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A second call builds nothing; another graph, another file or another key is explained and built again."""
+    copy = Path(shutil.copytree(bundle, tmp_path / "b"))
+    done = run_program("ov2vss-export", "--bundle", copy, "--engine", "tensorrt-rtx", "--compute", "SM89", "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout.splitlines()[-1])
+    assert {p["graph"]: p["built"] for p in report["plans"]} == dict.fromkeys(GRAPHS, True)
+    opened = Bundle.open(copy)  # plans do not disturb the bundle
+    stored = {
+        g: plans.plan_file(copy / "plans", plans.plan_key(opened, "fp32", g, "tensorrt-rtx", "SM89")) for g in GRAPHS
+    }
+    assert all(Path(p["file"]) == stored[p["graph"]] for p in report["plans"])
+    with caplog.at_level(logging.WARNING):
+        again = plans.ensure_plans(opened, "fp32", "tensorrt-rtx", "SM89")
+    assert [built for _, built in again.values()] == [False] * 4
+    assert not caplog.records
+
+    key_file = stored["decoder"].with_suffix(".json")
+    key = json.loads(key_file.read_text())
+    key["key"]["version"] = "0.9"
+    key_file.write_text(json.dumps(key))
+    stored["text"].write_bytes(b"not a plan")
+    stored["backbone"].with_suffix(".json").write_text("{")
+    with caplog.at_level(logging.WARNING):
+        again = plans.ensure_plans(opened, "fp32", "tensorrt-rtx", "SM89")
+    assert {g: built for g, (_, built) in again.items()} == {
+        "text": True,
+        "backbone": True,
+        "stcf_step": False,
+        "decoder": True,
+    }
+    told = [r.getMessage() for r in caplog.records]
+    assert any("decoder.plan was built for version 0.9 instead of" in m for m in told)
+    assert any("text.plan is missing or not the file that was built" in m for m in told)
+    assert any("backbone.plan: its key cannot be read" in m for m in told)
+    assert len(stored["text"].read_bytes()) > 50_000
+
+
+def test_what_cannot_be_built_is_said(bundle: Path, tmp_path: Path) -> None:
+    with pytest.raises(BackendError, match="does not build for SM12.*SM89"):
+        plans.ensure_plans(Bundle.open(bundle), "fp32", "tensorrt-rtx", "SM12", tmp_path)
+    assert not list(tmp_path.iterdir())
+    for args, message in [
+        (("--engine", "tensorrt-rtx"), "--compute"),
+        (("--engine", "tensorrt", "--compute", "SM89"), "tensorrt"),
+    ]:
+        done = run_program("ov2vss-export", "--bundle", bundle, *args)
+        assert done.returncode in (1, 2)
+        assert message in done.stderr
