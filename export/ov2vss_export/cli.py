@@ -72,7 +72,7 @@ def _precisions(_context: click.Context, _option: click.Parameter, value: str | 
 @click.option("--allow-parity-failure", is_flag=True, help="Keep a bundle that fails a gate; the manifest records it.")
 @click.option("--verify-only", default=None, metavar="BUNDLE", help="Check a finished bundle on this machine.")
 @click.option(
-    "--backend", default="onnxruntime", show_default=True, help="For --verify-only: onnxruntime[:cpu] or openvino."
+    "--backend", default="onnxruntime", show_default=True, help="For --verify-only: what runs it, as in ov2vss-run."
 )
 @click.option(
     "--add-vocab",

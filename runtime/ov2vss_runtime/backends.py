@@ -25,10 +25,13 @@ class Backend:
     load: Callable[[Bundle, str, int | None, str], BundleEngine]
 
 
-def _onnxruntime(bundle: Bundle, variant: str, threads: int | None, precision: str) -> BundleEngine:
-    from ov2vss_runtime.ort_engine import OrtEngine
+def _onnxruntime(provider: str) -> Callable[[Bundle, str, int | None, str], BundleEngine]:
+    def load(bundle: Bundle, variant: str, threads: int | None, precision: str) -> BundleEngine:
+        from ov2vss_runtime.ort_engine import OrtEngine
 
-    return OrtEngine(bundle, variant, threads)
+        return OrtEngine(bundle, variant, threads, provider)
+
+    return load
 
 
 def _openvino(bundle: Bundle, variant: str, threads: int | None, precision: str) -> BundleEngine:
@@ -37,9 +40,12 @@ def _openvino(bundle: Bundle, variant: str, threads: int | None, precision: str)
     return OpenVinoEngine(bundle, variant, threads, precision)
 
 
+STORED = ("fp32", "fp16", "int8")
 BACKENDS = {
-    "onnxruntime": Backend("onnxruntime", ("fp32", "fp16", "int8"), _onnxruntime),
-    "onnxruntime:cpu": Backend("onnxruntime", ("fp32", "fp16", "int8"), _onnxruntime),
+    "onnxruntime": Backend("onnxruntime", STORED, _onnxruntime("cpu")),
+    "onnxruntime:cpu": Backend("onnxruntime", STORED, _onnxruntime("cpu")),
+    "onnxruntime:cuda": Backend("onnxruntime", ("fp32", "fp16"), _onnxruntime("cuda")),
+    "onnxruntime:tensorrt": Backend("tensorrt", STORED, _onnxruntime("tensorrt")),
     "openvino": Backend("openvino", ("fp32", "bf16", "int8"), _openvino),
 }
 

@@ -36,7 +36,9 @@ log = logging.getLogger("ov2vss.runtime")
 )
 @click.option("--out-dir", default=None, type=click.Path(path_type=Path), help="Folder for the overlaid mp4s.")
 @click.option("--masks", default=None, type=click.Path(path_type=Path), help="Also write DIR/<source>/<frame>.png.")
-@click.option("--backend", default="onnxruntime", show_default=True, help="onnxruntime[:cpu] or openvino.")
+@click.option(
+    "--backend", default="onnxruntime", show_default=True, help="onnxruntime[:cpu|:cuda|:tensorrt] or openvino."
+)
 @click.option("--precision", default="fp32", show_default=True, help="fp32, fp16, int8; on openvino fp32, bf16, int8.")
 @click.option("--gap", default=None, type=click.IntRange(1, 10_000), help="Distance of references in frames.")
 @click.option("--threads", default=None, type=click.IntRange(1, 1024), help="Processor threads [default: all].")

@@ -1,4 +1,7 @@
-"""The four graphs on ONNX Runtime."""
+"""The four graphs on ONNX Runtime: on the processor, on CUDA, or through its TensorRT provider.
+
+The GPU providers are written against the documented interface and have not yet run on a GPU.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,16 @@ import numpy as np
 import numpy.typing as npt
 
 from ov2vss_runtime.bundle import Bundle
-from ov2vss_runtime.bundle_engine import CLASS_CHUNK, DECODER_INPUTS, STEP_INPUTS, BundleEngine
+from ov2vss_runtime.bundle_engine import CLASS_CHUNK, DECODER_INPUTS, STEP_INPUTS, BundleEngine, cache_folder
 from ov2vss_runtime.engine import FrameFeatures
 from ov2vss_runtime.errors import BackendError, BundleError
+from ov2vss_runtime.tensorrt_plans import PROFILES, import_tensorrt, local_capability
+
+PROVIDERS = {
+    "cpu": ("CPUExecutionProvider",),
+    "cuda": ("CUDAExecutionProvider", "CPUExecutionProvider"),
+    "tensorrt": ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"),
+}
 
 
 def import_onnxruntime() -> Any:
@@ -26,11 +36,13 @@ def import_onnxruntime() -> Any:
 
 
 class OrtEngine(BundleEngine):
-    """Runs a bundle on ONNX Runtime's CPU provider.
+    """Runs a bundle on ONNX Runtime.
 
-    Values stay OrtValues between graphs, so nothing is copied but the logits of each chunk of classes into place.
+    Every value that one graph gives to another, states and contexts included, stays an OrtValue on the device: nothing
+    is copied but the frame in and the logits of each chunk of classes out.
 
     Args:
+        provider: a key of :data:`PROVIDERS`.
         replace: serialized graphs to use in the place of files, by name (an export tries candidates with it).
     """
 
@@ -39,13 +51,22 @@ class OrtEngine(BundleEngine):
         bundle: Bundle,
         variant: str = "fp32",
         threads: int | None = None,
+        provider: str = "cpu",
         replace: dict[str, bytes] | None = None,
     ) -> None:
         super().__init__(bundle, variant, threads)
         self._ort, self._replace = import_onnxruntime(), replace or {}
+        self._provider = provider
+        self._device = "cpu" if provider == "cpu" else "cuda"
+        missing = [name for name in PROVIDERS[provider] if name not in self._ort.get_available_providers()]
+        if missing:
+            raise BackendError(
+                f"this onnxruntime has no {missing[0]}",
+                "run: pip uninstall onnxruntime, then pip install 'ov2vss[gpu]' on a machine with an NVIDIA GPU",
+            )
         self._sessions: dict[str, Any] = {}
-        self._backbone, self._step, self._decoder = map(self._session, ("backbone", "stcf_step", "decoder"))
-        self._backbone_outputs = [o.name for o in self._backbone.get_outputs()]
+        for graph in ("backbone", "stcf_step", "decoder"):
+            self._session(graph)
 
     def _session(self, graph: str) -> Any:
         """Session of a graph; the text graph's is made when words are first typed."""
@@ -60,50 +81,100 @@ class OrtEngine(BundleEngine):
         # Idle pools of the other sessions must not spin beside the one that works.
         options.add_session_config_entry("session.force_spinning_stop", "1")
         path = self.bundle.graph_file(self.variant, graph)
+        providers = [(name, self._options(name, graph)) for name in PROVIDERS[self._provider]]
         try:
-            session = ort.InferenceSession(
-                self._replace.get(graph, str(path)), options, providers=["CPUExecutionProvider"]
-            )
+            session = ort.InferenceSession(self._replace.get(graph, str(path)), options, providers=providers)
         except Exception as error:
             reason = str(error).splitlines()[0][:200]
             raise BundleError(
                 f"{path} cannot be loaded by onnxruntime {ort.__version__} ({reason})", "export it again"
             ) from None
+        wanted = PROVIDERS[self._provider][0]
+        if wanted not in session.get_providers():
+            raise BackendError(
+                f"onnxruntime could not start {wanted} and would run on the processor",
+                "check the CUDA libraries, or use --backend onnxruntime",
+            )
         self._sessions[graph] = session
         return session
 
-    def run_graph(self, graph: str, feed: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+    def _options(self, provider: str, graph: str) -> dict[str, str]:
+        if provider == "CPUExecutionProvider":
+            return {}
+        options = {"device_id": "0"}
+        if provider == "TensorrtExecutionProvider":
+            info = self.bundle.manifest.variants[self.variant].graphs[graph]
+            version = import_tensorrt("tensorrt").__version__
+            key = f"{info.sha256[:16]}-{version}-{local_capability()}-{self.precision}"
+            folder = cache_folder("onnxruntime-tensorrt") / key
+            folder.mkdir(parents=True, exist_ok=True)
+            options |= {
+                "trt_engine_cache_enable": "1",
+                "trt_engine_cache_path": str(folder),
+                "trt_timing_cache_enable": "1",
+                "trt_timing_cache_path": str(folder.parent),
+                "trt_fp16_enable": str(int(self.precision == "fp16")),
+                "trt_int8_enable": str(int(self.precision == "int8")),
+            }
+            options |= profile_options(info.inputs, graph)
+        return options
+
+    def _run(self, graph: str, feed: dict[str, Any]) -> dict[str, Any]:
+        """A graph from OrtValues to OrtValues on the device."""
         session = self._session(graph)
-        values = session.run(None, {k: np.ascontiguousarray(v) for k, v in feed.items()})
-        return dict(zip((o.name for o in session.get_outputs()), values, strict=True))
+        binding = session.io_binding()
+        names = [output.name for output in session.get_outputs()]
+        for name, value in feed.items():
+            binding.bind_ortvalue_input(name, value)
+        for name in names:
+            binding.bind_output(name, self._device, 0)
+        session.run_with_iobinding(binding)
+        return dict(zip(names, binding.get_outputs(), strict=True))
+
+    def _value(self, array: npt.NDArray[Any]) -> Any:
+        return self._ort.OrtValue.ortvalue_from_numpy(array, self._device, 0)
+
+    def run_graph(self, graph: str, feed: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+        values = self._run(graph, {k: self._value(np.ascontiguousarray(v)) for k, v in feed.items()})
+        return {name: value.numpy() for name, value in values.items()}
 
     def backbone(self, frame: npt.NDArray[np.uint8]) -> FrameFeatures:
-        feed = {"frame": self._ort.OrtValue.ortvalue_from_numpy(frame[None])}
-        values = self._backbone.run_with_ort_values(self._backbone_outputs, feed)
-        payload = dict(zip(self._backbone_outputs, values, strict=True))
+        payload = self._run("backbone", {"frame": self._value(frame[None])})
         return FrameFeatures(payload.pop("context"), payload)
 
     def initial_state(self) -> Any:
-        shape = self.bundle.manifest.state.shape
-        return self._ort.OrtValue.ortvalue_from_numpy(np.zeros(shape, np.float32))
+        return self._value(np.zeros(self.bundle.manifest.state.shape, np.float32))
 
     def step(self, features: FrameFeatures, context: Any, state: Any) -> tuple[Any, Any]:
         feed = {name: features.payload[name] for name in STEP_INPUTS} | {"context": context, "state_in": state}
-        guidance, state_out = self._step.run_with_ort_values(["guidance", "state_out"], feed)
-        return guidance, state_out
+        outputs = self._run("stcf_step", feed)
+        return outputs["guidance"], outputs["state_out"]
 
     def decode(
         self, features: FrameFeatures, guidance: Any, embeddings: npt.NDArray[np.float32]
     ) -> npt.NDArray[np.float32]:
         rows, columns = guidance.shape()[1:]
+        session = self._session("decoder")
         logits = np.empty((len(embeddings), rows, columns), np.float32)
         for start in range(0, len(embeddings), CLASS_CHUNK):
             part = logits[start : start + CLASS_CHUNK]
-            binding = self._decoder.io_binding()
+            binding = session.io_binding()
             binding.bind_ortvalue_input("guidance", guidance)
             for name in DECODER_INPUTS:
                 binding.bind_ortvalue_input(name, features.payload[name])
             binding.bind_cpu_input("class_embeddings", embeddings[start : start + CLASS_CHUNK])
             binding.bind_output("logits", "cpu", 0, np.float32, part.shape, part.ctypes.data)
-            self._decoder.run_with_iobinding(binding)
+            session.run_with_iobinding(binding)
         return logits
+
+
+def profile_options(inputs: list[Any], graph: str) -> dict[str, str]:
+    """The TensorRT provider's smallest, usual and largest shapes of a graph with dynamic axes; empty without any."""
+    axes = PROFILES.get(graph, {})
+    if not axes:
+        return {}
+    found = {}
+    for index, name in enumerate(("min", "opt", "max")):
+        shapes = [f"{t.name}:" + "x".join(str(axes[d][index] if d in axes else d) for d in t.shape) for t in inputs]
+        found[f"trt_profile_{name}_shapes"] = ",".join(shapes)
+    return found

@@ -29,3 +29,14 @@ def test_a_missing_engine_is_answered_with_the_cure(bundle) -> None:
     assert done.returncode == 1
     assert "pip install 'ov2vss[cpu]'" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_bundle_is_verified_without_torch_and_onnx(bundle) -> None:
+    code = (
+        "import sys; sys.modules['torch'] = sys.modules['onnx'] = None\n"
+        "from ov2vss_export.cli import main\n"
+        f"main(['--verify-only', {str(bundle)!r}, '--precision', 'fp32'])"
+    )
+    done = python(code)
+    assert done.returncode == 0, done.stderr
+    assert "pass  roll-out as exported" in done.stdout
