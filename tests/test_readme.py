@@ -1,4 +1,4 @@
-"""Every command and every piece of Python in the README is run, in order, in one folder.
+"""Every command and every piece of Python in the README and in the tutorial is run, in order, in one folder.
 
 ``video.mp4``, ``classes.txt`` and ``camvid`` are small ones made here; training commands get fewer iterations.
 """
@@ -20,12 +20,14 @@ from tests.conftest import SCRIPTS, moving_frames, write_video
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"(?:<!-- (.*?) -->\n)?```(bash|python)\n(.*?)```", README, re.S)
+TUTORIAL = (ROOT / "docs/tutorial.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"(?:<!-- (.*?) -->\n)?```(bash|python)\n(.*?)```", README + TUTORIAL, re.S)
 FEW = " --set iterations=4 --set per_frame_iterations=2 --set batch=2 --set crop=96x128 --set size=128x192"
 SHORT = {
     "python benchmarks/latency.py": " --frames 10",
     "ov2vss-train --out runs/shapes": " --set iterations=4 --set per_frame_iterations=2 --set batch=2",
     "ov2vss-train --preset lite": FEW,
+    "ov2vss-export --ckpt runs/first": " --size 128x192",
     "torchrun": FEW,
     "python benchmarks/ablation.py": FEW,
 }
@@ -89,7 +91,16 @@ def test_commands(workplace: Path) -> None:
             ran += 1
     assert ran >= 8
     made = {p.name for p in workplace.iterdir()}
-    assert {"result.mp4", "masks", "runs", "scores.json", "my-bundle", "video.ov2vss.mp4", "zero-shot.md"} <= made
+    assert {
+        "result.mp4",
+        "masks",
+        "runs",
+        "scores.json",
+        "my-bundle",
+        "video.ov2vss.mp4",
+        "zero-shot.md",
+        "first.mp4",
+    } <= made
 
 
 def test_run_command_on_a_fresh_environment(tmp_path: Path) -> None:
@@ -124,8 +135,9 @@ def test_run_command_on_a_fresh_environment(tmp_path: Path) -> None:
 
 
 def test_links_lead_somewhere() -> None:
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
-        assert (ROOT / target).exists(), target
+    for folder, text in ((ROOT, README), (ROOT / "docs", TUTORIAL)):
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", text):
+            assert (folder / target).exists(), target
 
 
 def test_the_built_in_bundle_is_small_and_licensed() -> None:
