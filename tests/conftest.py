@@ -150,6 +150,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> TrainedRun:
 def bundle(trained: TrainedRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The trained tiny model as a bundle."""
     out = tmp_path_factory.mktemp("export") / "shapes"
-    done = run_program("ov2vss-export", "--ckpt", trained.folder, "--out", out, "--precision", "fp32,fp16,int8")
+    card = out.with_name("card.md")
+    card.write_text("## Limits\n\nKnows shapes only.\n")
+    args = ("--precision", "fp32,fp16,int8", "--data", "shapes", "--split", "val", "--card", card)
+    done = run_program("ov2vss-export", "--ckpt", trained.folder, "--out", out, *args)
     assert done.returncode == 0, done.stderr
     return out

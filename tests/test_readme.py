@@ -27,7 +27,7 @@ SHORT = {
     "python benchmarks/latency.py": " --frames 10",
     "ov2vss-train --out runs/shapes": " --set iterations=4 --set per_frame_iterations=2 --set batch=2",
     "ov2vss-train --preset lite": FEW,
-    "ov2vss-export --ckpt runs/first": " --size 128x192",
+    "ov2vss-export --ckpt": " --size 128x192",
     "torchrun": FEW,
     "python benchmarks/ablation.py": FEW,
 }

@@ -77,6 +77,7 @@ class ExportRequest:
         data: labelled videos to compare mIoU on, in any layout of ``ov2vss-eval``.
         split: of ``data``.
         license_file: text that the weights are under, copied into the bundle.
+        card_file: Markdown that goes into the model card.
         allow_parity_failure: keep the bundle and record the failure.
         clip: where the weights of a frozen CLIP come from; None: as in training.
     """
@@ -91,6 +92,7 @@ class ExportRequest:
     data: str | None = None
     split: str = "test"
     license_file: Path | None = None
+    card_file: Path | None = None
     allow_parity_failure: bool = False
     clip: ClipSource | None = None
 
@@ -371,7 +373,8 @@ class _Export:
             self.variants[variant] = info.model_copy(update={"verified": self._verified(variant, found)})
         self._save_tensors(PARITY, verify.Parity(scales, expected, small).tensors())
         manifest = self._open().manifest
-        write_text(self.folder / "README.md", model_card(manifest, gates))
+        about = request.card_file.read_text(encoding="utf-8") if request.card_file else ""
+        write_text(self.folder / "README.md", model_card(manifest, gates, about))
         return gates
 
     def _miou(self, engine: OrtEngine | TorchEngine) -> float:

@@ -68,6 +68,13 @@ def _precisions(_context: click.Context, _option: click.Parameter, value: str | 
     type=click.Path(path_type=Path, dir_okay=False),
     help="Licence of the weights, copied into the bundle as LICENSE-WEIGHTS.",
 )
+@click.option(
+    "--card",
+    "card_file",
+    default=None,
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Markdown about data, figures, limits and use, put into the bundle's model card.",
+)
 @clip_options
 @click.option("--allow-parity-failure", is_flag=True, help="Keep a bundle that fails a gate; the manifest records it.")
 @click.option("--verify-only", default=None, metavar="BUNDLE", help="Check a finished bundle on this machine.")
@@ -106,6 +113,7 @@ def main(
     data: str | None,
     split: str,
     license_file: Path | None,
+    card_file: Path | None,
     clip_weights: str | None,
     download: bool,
     allow_parity_failure: bool,
@@ -167,8 +175,9 @@ def main(
     snapped = snap(wanted)
     if snapped != tuple(wanted):
         log.warning("size %dx%d -> %dx%d (multiples of 32)", *wanted, *snapped)
-    if license_file is not None and not license_file.is_file():
-        raise OV2VSSError(f"licence {license_file} does not exist", "check --license")
+    for option, file in (("--license", license_file), ("--card", card_file)):
+        if file is not None and not file.is_file():
+            raise OV2VSSError(f"{file} does not exist", f"check {option}")
     run_folder = found.folder.parent.resolve()
     out = out or Path(f"{run_folder.name}-bundle")
     gates = export_bundle(
@@ -183,6 +192,7 @@ def main(
             data,
             split,
             license_file,
+            card_file,
             allow_parity_failure,
             found.run.clip_source(clip_weights, download),
         )

@@ -6,8 +6,8 @@ from ov2vss_export.verify import Gate
 from ov2vss_runtime.bundle import Manifest
 
 
-def model_card(manifest: Manifest, gates: dict[str, list[Gate]]) -> str:
-    """Markdown text from the manifest and the gates."""
+def model_card(manifest: Manifest, gates: dict[str, list[Gate]], about: str = "") -> str:
+    """Markdown text from the manifest, the gates, and what the maker says ``about`` the model."""
     source, words = manifest.source, manifest.vocabulary
     height, width = manifest.preprocess.size
     lines = [
@@ -32,6 +32,7 @@ def model_card(manifest: Manifest, gates: dict[str, list[Gate]]) -> str:
         "Any other words can be given at run time (`--vocab`); how well they work depends on how close they are to",
         "what the model has seen.",
         "",
+        *([about.strip(), ""] if about.strip() else []),
         "## Parity with the trained model",
     ]
     for variant, found in gates.items():

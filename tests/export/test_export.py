@@ -71,6 +71,8 @@ def test_gates_passed_and_are_recorded(bundle: Path) -> None:
         gates = {g["gate"]: g for g in verified["gates"]}
         assert gates["roll-out label agreement"]["value"] >= bound
         assert (bundle / "README.md").read_text().count(f"### {variant}\n") == 1
+        assert gates["mIoU difference in points"]["value"] <= {"fp32": 0.05, "fp16": 0.2}.get(variant, 1.0)
+    assert "Knows shapes only." in (bundle / "README.md").read_text()
     gates = {g["gate"]: g for g in variants["fp32"]["verified"]["gates"]}
     for graph in ("backbone", "stcf_step", "decoder"):
         assert gates[f"{graph} against torch"]["value"] < 1e-3
