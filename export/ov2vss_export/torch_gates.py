@@ -247,7 +247,7 @@ def gate_rollout(result: Rollout, precision: str) -> list[Gate]:
 def gate_miou(trained: float, exported: float, precision: str, data: str) -> Gate:
     """Gate 3: difference of mIoU in points on labelled videos."""
     points = 100 * abs(exported - trained)
-    detail = f"{data}: torch {100 * trained:.2f}, exported {100 * exported:.2f}"
+    detail = f"{Path(data).name}: torch {100 * trained:.2f}, exported {100 * exported:.2f}"
     return Gate("mIoU difference in points", points, BOUNDS[precision].miou, False, detail)
 
 
