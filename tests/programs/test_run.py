@@ -121,7 +121,7 @@ def test_bad_input_is_one_clear_line(bundle: Path, video: Path, tmp_path: Path) 
         ([video, *whole, "--out", "taken.mp4"], "taken.mp4 is not a file"),
         ([video, *whole, "--out", "/proc/out.mp4"], "/proc/out.mp4 cannot be written"),
         ([video, *whole, "--masks", "file"], "file"),
-        ([video, *whole, "--precision", "fp64"], "no precision 'fp64'"),
+        ([video, *whole, "--precision", "fp64"], "onnxruntime does not compute in 'fp64'"),
         ([video, *whole, "--backend", "magic"], "backend 'magic' is not offered"),
     ]:
         done = run_program("ov2vss-run", *args, cwd=tmp_path)
