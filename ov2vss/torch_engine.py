@@ -37,6 +37,9 @@ class TorchEngine:
         context = self.model.context(features.tokens, features.lattice) if self.model.config.rfe else None
         return FrameFeatures(context, features)
 
+    def feature(self, features: FrameFeatures, name: str) -> npt.NDArray[np.float32]:
+        return getattr(features.payload, name)[0].float().cpu().numpy()
+
     def initial_state(self) -> Tensor | None:
         return None
 

@@ -79,6 +79,7 @@ class ExportRequest:
         license_file: text that the weights are under, copied into the bundle.
         card_file: Markdown that goes into the model card.
         allow_parity_failure: keep the bundle and record the failure.
+        rollout: frames of the roll-out gate.
         clip: where the weights of a frozen CLIP come from; None: as in training.
     """
 
@@ -94,6 +95,7 @@ class ExportRequest:
     license_file: Path | None = None
     card_file: Path | None = None
     allow_parity_failure: bool = False
+    rollout: int = verify.ROLLOUT
     clip: ClipSource | None = None
 
 
@@ -151,9 +153,9 @@ class _Export:
         request = self.request
         self.specs = build_graphs(self.model, self.encoder, request.size)
         self.frames = (
-            torch_gates.video_frames(request.calibrate, request.size)
+            torch_gates.video_frames(request.calibrate, request.size, request.rollout)
             if request.calibrate
-            else torch_gates.generated_frames(request.size)
+            else torch_gates.generated_frames(request.size, request.rollout)
         )
         self.checkpoint_sha256 = file_sha256(request.checkpoint.weights_file)
         bar = tqdm(self.specs, desc="export", unit="graph", disable=None, leave=False)

@@ -59,6 +59,13 @@ def _precisions(_context: click.Context, _option: click.Parameter, value: str | 
     type=click.Path(path_type=Path),
     help="Video of yours, for int8 ranges and the parity gates.",
 )
+@click.option(
+    "--rollout",
+    default=64,
+    show_default=True,
+    type=click.IntRange(45, 10_000),
+    help="Frames that are streamed and compared with torch; a shorter video is used whole.",
+)
 @click.option("--data", default=None, help="Labelled videos: the gates compare mIoU on them too.")
 @click.option("--split", default="test", show_default=True, help="Split of --data.")
 @click.option(
@@ -110,6 +117,7 @@ def main(
     precisions: tuple[str, ...] | None,
     text_weights: str,
     calibrate: Path | None,
+    rollout: int,
     data: str | None,
     split: str,
     license_file: Path | None,
@@ -194,6 +202,7 @@ def main(
             license_file,
             card_file,
             allow_parity_failure,
+            rollout,
             found.run.clip_source(clip_weights, download),
         )
     )

@@ -25,7 +25,7 @@ from ov2vss.errors import OV2VSSError
 from ov2vss.model import OV2VSS, FrameFeatures
 from ov2vss.model.stcf import upsample
 from ov2vss_export.graphs import GraphSpec
-from ov2vss_export.verify import BOUNDS, DISTANT_AT, RESET_AT, ROLLOUT, Gate, sample, stream_maker
+from ov2vss_export.verify import BOUNDS, DISTANT_AT, RESET_AT, Gate, sample, stream_maker
 from ov2vss_runtime.bundle import GraphInfo, Manifest
 from ov2vss_runtime.labelmap import label_map
 from ov2vss_runtime.ort_engine import OrtEngine
@@ -251,16 +251,17 @@ def gate_miou(trained: float, exported: float, precision: str, data: str) -> Gat
     return Gate("mIoU difference in points", points, BOUNDS[precision].miou, False, detail)
 
 
-def generated_frames(size: tuple[int, int], count: int = ROLLOUT) -> list[npt.NDArray[np.uint8]]:
+def generated_frames(size: tuple[int, int], count: int) -> list[npt.NDArray[np.uint8]]:
     """Frames of the generated test clips at ``size``: what a bundle is verified on when no video is given."""
     videos = ShapesVideos("test")
-    return [resize_frame(videos.frame(i // CLIP_FRAMES, i % CLIP_FRAMES), size) for i in range(count)]
+    whole = len(videos.videos) * CLIP_FRAMES
+    return [resize_frame(videos.frame(i % whole // CLIP_FRAMES, i % CLIP_FRAMES), size) for i in range(count)]
 
 
-def video_frames(path: Path, size: tuple[int, int], count: int = ROLLOUT) -> list[npt.NDArray[np.uint8]]:
+def video_frames(path: Path, size: tuple[int, int], count: int) -> list[npt.NDArray[np.uint8]]:
     """The first ``count`` frames of a video at ``size``."""
     frames = [resize_frame(f.rgb, size) for f in islice(VideoReader(path), count)]
-    if len(frames) <= RESET_AT:
+    if len(frames) < min(count, RESET_AT + 1):
         raise OV2VSSError(f"{path} has {len(frames)} frames", f"verify with a video of at least {RESET_AT + 1}")
     return frames
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ov2vss_runtime.bundle import Bundle
 from ov2vss_runtime.bundle_engine import BundleEngine
 from ov2vss_runtime.errors import BackendError
+from ov2vss_runtime.tensorrt_plans import Library, import_tensorrt, local_capability
 
 
 @dataclass(frozen=True)
@@ -18,11 +19,13 @@ class Backend:
         family: which variants of a bundle it takes.
         precisions: what it can compute; ``bf16`` takes the fp32 variant.
         load: ``(bundle, variant, threads, precision)`` -> engine.
+        probe: the version that would run here, or a BackendError.
     """
 
     family: str
     precisions: tuple[str, ...]
     load: Callable[[Bundle, str, int | None, str], BundleEngine]
+    probe: Callable[[], str]
 
 
 def _onnxruntime(provider: str) -> Callable[[Bundle, str, int | None, str], BundleEngine]:
@@ -34,19 +37,56 @@ def _onnxruntime(provider: str) -> Callable[[Bundle, str, int | None, str], Bund
     return load
 
 
+def _tensorrt(library: Library) -> Callable[[Bundle, str, int | None, str], BundleEngine]:
+    def load(bundle: Bundle, variant: str, threads: int | None, precision: str) -> BundleEngine:
+        from ov2vss_runtime.tensorrt_engine import TensorRtEngine
+
+        return TensorRtEngine(bundle, variant, threads, library)
+
+    return load
+
+
 def _openvino(bundle: Bundle, variant: str, threads: int | None, precision: str) -> BundleEngine:
     from ov2vss_runtime.openvino_engine import OpenVinoEngine
 
     return OpenVinoEngine(bundle, variant, threads, precision)
 
 
+def _probe_onnxruntime(provider: str) -> Callable[[], str]:
+    def probe() -> str:
+        from ov2vss_runtime.ort_engine import require_provider
+
+        version = require_provider(provider).__version__
+        if provider != "cpu":
+            local_capability()
+        return f"onnxruntime {version}"
+
+    return probe
+
+
+def _probe_openvino() -> str:
+    from ov2vss_runtime.openvino_engine import import_openvino
+
+    return f"openvino {import_openvino().__version__.split('-')[0]}"
+
+
+def _probe_tensorrt(library: Library) -> Callable[[], str]:
+    def probe() -> str:
+        version = import_tensorrt(library).__version__
+        return f"{library} {version} for {local_capability()}"
+
+    return probe
+
+
 STORED = ("fp32", "fp16", "int8")
 BACKENDS = {
-    "onnxruntime": Backend("onnxruntime", STORED, _onnxruntime("cpu")),
-    "onnxruntime:cpu": Backend("onnxruntime", STORED, _onnxruntime("cpu")),
-    "onnxruntime:cuda": Backend("onnxruntime", ("fp32", "fp16"), _onnxruntime("cuda")),
-    "onnxruntime:tensorrt": Backend("tensorrt", STORED, _onnxruntime("tensorrt")),
-    "openvino": Backend("openvino", ("fp32", "bf16", "int8"), _openvino),
+    "onnxruntime": Backend("onnxruntime", STORED, _onnxruntime("cpu"), _probe_onnxruntime("cpu")),
+    "onnxruntime:cpu": Backend("onnxruntime", STORED, _onnxruntime("cpu"), _probe_onnxruntime("cpu")),
+    "onnxruntime:cuda": Backend("onnxruntime", ("fp32", "fp16"), _onnxruntime("cuda"), _probe_onnxruntime("cuda")),
+    "onnxruntime:tensorrt": Backend("tensorrt", STORED, _onnxruntime("tensorrt"), _probe_onnxruntime("tensorrt")),
+    "openvino": Backend("openvino", ("fp32", "bf16", "int8"), _openvino, _probe_openvino),
+    "tensorrt": Backend("tensorrt", STORED, _tensorrt("tensorrt"), _probe_tensorrt("tensorrt")),
+    "tensorrt-rtx": Backend("tensorrt", STORED, _tensorrt("tensorrt-rtx"), _probe_tensorrt("tensorrt-rtx")),
 }
 
 
@@ -68,3 +108,12 @@ def load_engine(
         )
     variant = bundle.variant("fp32" if precision == "bf16" else precision, chosen.family)
     return chosen.load(bundle, variant, threads, precision)
+
+
+def status(backend: str) -> str:
+    """Whether a backend would run here, with its version and precisions, or why not. Nothing is loaded."""
+    try:
+        version = BACKENDS[backend].probe()
+    except BackendError as error:
+        return f"no: {error}"
+    return f"yes: {version}; {', '.join(BACKENDS[backend].precisions)}"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -11,24 +13,16 @@ import numpy.typing as npt
 from tokenizers import Tokenizer
 
 from ov2vss_runtime.bundle import Bundle
+from ov2vss_runtime.engine import FrameFeatures
 from ov2vss_runtime.errors import BundleError
+from ov2vss_runtime.threads import available_threads
 
 CLASS_CHUNK = 32
 """Classes per run of the decoder: bounded memory for any vocabulary, activations that stay in the cache."""
+TEXTS = 20_000
+"""Texts whose embeddings an engine remembers: words that come back are not encoded again."""
 STEP_INPUTS = ("feat_s8", "feat_s16", "feat_s32", "tokens", "position")
 DECODER_INPUTS = ("dense", "text_memory")
-
-
-def available_threads() -> int:
-    """Processors that this process may use: affinity and, on Linux, the cgroup's quota."""
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        if quota != "max":
-            count = min(count, max(1, int(quota) // int(period)))
-    except (OSError, ValueError):
-        pass
-    return max(1, count)
 
 
 def cache_folder(engine: str) -> Path:
@@ -57,13 +51,33 @@ class BundleEngine:
         self.size = tuple(manifest.preprocess.size)
         self.references = manifest.references
         self._tokenizer: Tokenizer | None = None
+        self._texts: OrderedDict[str, npt.NDArray[np.float32]] = OrderedDict()
+        self._text_lock = threading.Lock()
 
     def run_graph(self, graph: str, feed: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
         """One graph on numpy inputs, all its outputs by name."""
         raise NotImplementedError
 
+    def feature(self, features: FrameFeatures, name: str) -> npt.NDArray[np.float32]:
+        """``tokens`` or ``dense`` of a frame as a numpy array, valid until the next frame."""
+        raise NotImplementedError
+
     def encode_text(self, texts: list[str]) -> npt.NDArray[np.float32]:
-        """Unit embeddings ``[len(texts), D]``."""
+        """Unit embeddings ``[len(texts), D]``; the last :data:`TEXTS` texts are remembered."""
+        with self._text_lock:
+            new = [text for text in dict.fromkeys(texts) if text not in self._texts]
+            known = {text: self._texts[text] for text in texts if text in self._texts}
+            if new:
+                known |= dict(zip(new, self.encode_new(new), strict=True))
+            for text in texts:
+                self._texts[text] = known[text]
+                self._texts.move_to_end(text)
+            while len(self._texts) > TEXTS:
+                self._texts.popitem(last=False)
+        return np.stack([known[text] for text in texts])
+
+    def encode_new(self, texts: list[str]) -> npt.NDArray[np.float32]:
+        """Run the text graph."""
         return self.run_graph("text", self.text_feed(texts))["embeddings"]
 
     def text_feed(self, texts: list[str]) -> dict[str, npt.NDArray[np.int64]]:

@@ -2,28 +2,46 @@
 
 from __future__ import annotations
 
-import logging
-import time
-from contextlib import ExitStack
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from tqdm import tqdm
 
 from ov2vss_runtime.bundle import DEFAULT_BUNDLE
 from ov2vss_runtime.console import CONTEXT, print_json, program
 from ov2vss_runtime.errors import OV2VSSError, VideoError
 
 if TYPE_CHECKING:
-    from ov2vss_runtime.segmenter import Segmenter
-    from ov2vss_runtime.vocabulary import Vocabulary
+    from ov2vss_runtime.outputs import Targets
+    from ov2vss_runtime.sources import Source
 
-log = logging.getLogger("ov2vss.runtime")
+
+def _rate(_context: click.Context, _option: click.Parameter, value: str) -> Fraction:
+    try:
+        rate = Fraction(value)
+    except (ValueError, ZeroDivisionError):
+        rate = Fraction(0)
+    if not 0 < rate <= 1000:
+        raise click.BadParameter(f"{value} is no rate; write frames a second like 25 or 30000/1001")
+    return rate
+
+
+def _list_backends(context: click.Context, _option: click.Parameter, wanted: bool) -> None:
+    if not wanted or context.resilient_parsing:
+        return
+    from ov2vss_runtime.backends import BACKENDS, status
+
+    for name in BACKENDS:
+        click.echo(f"{name:<22}{status(name)}")
+    context.exit()
+
+
+FILE = click.Path(path_type=Path)
 
 
 @click.command(context_settings=CONTEXT)
-@click.argument("sources", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="SOURCE...")
+@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
 @click.option("--bundle", default=DEFAULT_BUNDLE, show_default=True, help="Bundle folder, or name of a built-in one.")
 @click.option(
     "--vocab",
@@ -31,105 +49,195 @@ log = logging.getLogger("ov2vss.runtime")
     metavar="FILE|WORDS",
     help='Words: a file, "road; car, automobile; person", or the name of a list in the bundle.',
 )
+@click.option("--out", default=None, type=FILE, help="Overlaid mp4 [default: <source>.ov2vss.mp4].")
+@click.option("--out-dir", default=None, type=FILE, help="Folder for the overlaid mp4s.")
+@click.option("--no-video", is_flag=True, help="No overlaid mp4.")
+@click.option("--masks", default=None, type=FILE, help="Write indexed PNGs, DIR/<source>/<frame>.png.")
+@click.option("--jsonl", default=None, type=FILE, help="Write time and area of every class, one JSON object a frame.")
+@click.option("--npz", default=None, type=FILE, help="Write logits or probabilities, DIR/<source>/<frame>.npz.")
 @click.option(
-    "--out", default=None, type=click.Path(path_type=Path), help="Overlaid mp4 [default: <source>.ov2vss.mp4]."
+    "--npz-top",
+    default=0,
+    type=click.IntRange(0, 100),
+    help="Only the K best classes of each position [0: all logits].",
 )
-@click.option("--out-dir", default=None, type=click.Path(path_type=Path), help="Folder for the overlaid mp4s.")
-@click.option("--masks", default=None, type=click.Path(path_type=Path), help="Also write DIR/<source>/<frame>.png.")
+@click.option("--alpha", default=0.5, show_default=True, type=click.FloatRange(0, 1), help="Strength of the colours.")
+@click.option("--outlines", is_flag=True, help="Draw the borders between labels.")
+@click.option("--legend/--no-legend", default=True, show_default=True, help="List the words across the bottom.")
+@click.option("--side-by-side", is_flag=True, help="The video on the left, labelled on the right.")
 @click.option(
-    "--backend", default="onnxruntime", show_default=True, help="onnxruntime[:cpu|:cuda|:tensorrt] or openvino."
+    "--unknown-below",
+    default=0.0,
+    type=click.FloatRange(0, 1),
+    metavar="P",
+    help="Pixels less sure than this probability are unknown.",
+)
+@click.option("--confidence", is_flag=True, help="Add each class's mean confidence to --jsonl.")
+@click.option(
+    "--top-classes",
+    default=0,
+    type=click.IntRange(0),
+    metavar="K",
+    help="Of a large vocabulary decode only the K likeliest words of a shot [0: all].",
+)
+@click.option(
+    "--every", default=1, show_default=True, type=click.IntRange(1), help="Run the network on every K-th frame."
+)
+@click.option("--reset-on-cut", is_flag=True, help="Start anew where a new shot begins.")
+@click.option("--gap", default=None, type=click.IntRange(1, 10_000), help="Distance of references in frames.")
+@click.option(
+    "--distant",
+    default=None,
+    type=click.Choice(["farthest", "first", "reservoir"]),
+    help="Distant frame [default: farthest for files, first for live sources].",
+)
+@click.option("--frames", default=None, type=click.IntRange(1), help="End after so many frames.")
+@click.option(
+    "--realtime",
+    default=None,
+    type=click.Choice(["drop", "wait"]),
+    help="Too slow for the source: drop the oldest frame, or let the source wait [default: drop for live sources]. "
+    "With drop a file is played by the clock.",
+)
+@click.option("--queue", default=4, show_default=True, type=click.IntRange(1, 1000), help="Frames that may wait.")
+@click.option(
+    "--reconnect",
+    default=10.0,
+    show_default=True,
+    type=click.FloatRange(0),
+    metavar="SECONDS",
+    help="Try so long to get a lost network stream back.",
+)
+@click.option("--raw", default=None, metavar="HxW", help="Size of raw frames on standard input (SOURCE is -).")
+@click.option(
+    "--raw-format", default="rgb24", show_default=True, type=click.Choice(["rgb24", "bgr24", "gray8"]), help="Of --raw."
+)
+@click.option(
+    "--rate", default="25", show_default=True, callback=_rate, help="Frames a second of images, raw frames, cameras."
+)
+@click.option(
+    "--backend",
+    default="onnxruntime",
+    show_default=True,
+    help="onnxruntime[:cpu|:cuda|:tensorrt], openvino, tensorrt or tensorrt-rtx.",
+)
+@click.option(
+    "--list-backends",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_list_backends,
+    help="Say what would run here, and why not.",
 )
 @click.option("--precision", default="fp32", show_default=True, help="fp32, fp16, int8; on openvino fp32, bf16, int8.")
-@click.option("--gap", default=None, type=click.IntRange(1, 10_000), help="Distance of references in frames.")
-@click.option("--threads", default=None, type=click.IntRange(1, 1024), help="Processor threads [default: all].")
+@click.option(
+    "--threads", default=None, type=click.IntRange(1, 1024), help="Processor threads [default: physical cores]."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the results as one JSON object on the last line.")
 @program
 def main(
-    sources: tuple[Path, ...],
+    sources: tuple[str, ...],
     bundle: str,
     vocab: str | None,
     out: Path | None,
     out_dir: Path | None,
+    no_video: bool,
     masks: Path | None,
+    jsonl: Path | None,
+    npz: Path | None,
+    npz_top: int,
+    alpha: float,
+    outlines: bool,
+    legend: bool,
+    side_by_side: bool,
+    unknown_below: float,
+    confidence: bool,
+    top_classes: int,
+    every: int,
+    reset_on_cut: bool,
+    gap: int | None,
+    distant: Any,
+    frames: int | None,
+    realtime: Any,
+    queue: int,
+    reconnect: float,
+    raw: str | None,
+    raw_format: str,
+    rate: Fraction,
     backend: str,
     precision: str,
-    gap: int | None,
     threads: int | None,
     as_json: bool,
 ) -> None:
     """Give every pixel of a video one of your words.
 
+    SOURCE is a video file, a folder or pattern of images, the index of a camera (0), the URL of a stream
+    (rtsp://, http://, ...), or - for raw frames on standard input.
+
     \b
       ov2vss-run video.mp4
       ov2vss-run video.mp4 --vocab "road; car, automobile; person" --out result.mp4
-      ov2vss-run video.mp4 --bundle my-bundle --masks masks/
+      ov2vss-run video.mp4 --bundle my-bundle --masks masks/ --jsonl areas.jsonl
       ov2vss-run a.mp4 b.mp4 --out-dir results/ --json
+      ov2vss-run rtsp://camera/stream --no-video --jsonl live.jsonl --reset-on-cut
+      ffmpeg -i in.mkv -f rawvideo -pix_fmt rgb24 - | ov2vss-run - --raw 720x1280 --out out.mp4
     """
+    from ov2vss_runtime.outputs import Targets
+    from ov2vss_runtime.overlay import OverlayStyle
+    from ov2vss_runtime.runner import run
     from ov2vss_runtime.segmenter import Segmenter
+    from ov2vss_runtime.sources import SourceOptions, open_source, parse_raw
+    from ov2vss_runtime.stream import StreamOptions
 
     if out is not None and (out_dir is not None or len(sources) > 1):
         raise OV2VSSError("--out names one file", "use --out-dir for several sources, and not both")
-    targets = [out or (out_dir or Path()) / f"{source.stem}.ov2vss.mp4" for source in sources]
-    if len(set(targets)) < len(targets):
+    if no_video and (out is not None or out_dir is not None):
+        raise OV2VSSError("--no-video and --out contradict each other", "leave one out")
+    if no_video and masks is None and jsonl is None and npz is None:
+        raise OV2VSSError("nothing would be written", "add --masks, --jsonl or --npz, or leave --no-video out")
+    if jsonl is not None and len(sources) > 1:
+        raise OV2VSSError("--jsonl names one file", "run the sources one by one")
+    if npz_top and npz is None:
+        raise OV2VSSError("--npz-top is about --npz", "add --npz DIR")
+    if confidence and jsonl is None:
+        raise OV2VSSError("--confidence is about --jsonl", "add --jsonl FILE")
+    if (raw is not None) != ("-" in sources):
+        raise OV2VSSError("--raw and the source - need each other", "give raw frames on standard input, and their size")
+    style = OverlayStyle(alpha, outlines, legend, side_by_side)
+    stream_options = StreamOptions(confidence, unknown_below, reset_on_cut, top_classes)
+    source_options = SourceOptions(rate, parse_raw(raw) if raw else None, raw_format, reconnect)
+
+    def open_with_targets(text: str) -> tuple[Source, Targets]:
+        source = open_source(text, source_options)
+        video = None if no_video else out or (out_dir or Path()) / f"{source.name}.ov2vss.mp4"
+        if video is not None and video.exists() and not video.is_file():
+            raise VideoError(f"{video} is not a file", "choose another --out")
+        folders = [None if folder is None else folder / source.name for folder in (masks, npz)]
+        return source, Targets(video, folders[0], jsonl, folders[1], npz_top, style)
+
+    # Several files are looked at before the first is begun, so that two of one name are noticed.
+    opened = [open_with_targets(text) for text in sources]
+    if len({target.video or target.masks or target.npz for _, target in opened}) < len(opened):
         raise OV2VSSError("two sources would write the same output", "rename one of them")
-    for target in targets:
-        if target.exists() and not target.is_file():
-            raise VideoError(f"{target} is not a file", "choose another --out")
     segmenter = Segmenter.load(bundle, backend, precision, threads)
     words = segmenter.words(vocab)
-    reports = [run_one(segmenter, s, t, words, masks, gap) for s, t in zip(sources, targets, strict=True)]
-    for report in reports:
-        stages = ", ".join(f"{name} {ms:.1f}" for name, ms in report["stages_ms"].items())
-        click.echo(f"{report['outputs'][0]}: {report['frames']} frames, {report['fps']:.1f} fps (ms a frame: {stages})")
+    reports = []
+    for source, targets in opened:
+        stream = segmenter.stream(source, words, gap, distant, None, stream_options, realtime, every, frames, queue)
+        reports.append(run(stream, targets))
+        click.echo(_line(reports[-1]))
     if as_json:
-        frames, seconds = sum(r["frames"] for r in reports), sum(r["seconds"] for r in reports)
-        whole = {"frames": frames, "seconds": seconds, "fps": frames / max(seconds, 1e-9)}
+        count, seconds = sum(r["frames"] for r in reports), sum(r["seconds"] for r in reports)
+        whole = {"frames": count, "seconds": seconds, "fps": count / max(seconds, 1e-9)}
         whole["stages_ms"] = reports[0]["stages_ms"] if len(reports) == 1 else {}
         whole["outputs"] = [o for r in reports for o in r["outputs"]]
         print_json(whole | {"sources": reports})
 
 
-def run_one(
-    segmenter: Segmenter, source: Path, target: Path, words: Vocabulary, masks: Path | None, gap: int | None
-) -> dict[str, Any]:
-    """Segment one file; what :func:`main` reports about it."""
-    from ov2vss_runtime.masks import MaskWriter
-    from ov2vss_runtime.overlay import Overlay
-    from ov2vss_runtime.video import VideoReader, VideoWriter
-
-    began = time.perf_counter()
-    reader = VideoReader(source)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise VideoError(f"{target.parent} cannot be made ({error.strerror})", "choose another folder") from None
-    stream = segmenter.stream(reader, words, gap)
-    outputs = [str(target)]
-    with ExitStack() as stack:
-        writer = stack.enter_context(VideoWriter(target, reader))
-        for notice in writer.notices:
-            log.warning("%s", notice)
-        overlay = Overlay(stream.names, (reader.height, reader.width))
-        mask_writer = None
-        if masks is not None:
-            mask_writer = MaskWriter(masks / source.stem, len(stream.names))
-            outputs.append(str(mask_writer.folder))
-        bar = stack.enter_context(tqdm(total=reader.frames, desc=source.name, unit="frame", disable=None, leave=False))
-        for frame in stream.stages.timed("decode", reader):
-            result = stream.step(frame.rgb, frame.time)
-            with stream.stages("overlay"):
-                picture = overlay.draw(frame.rgb, result.labels)
-            with stream.stages("encode"):
-                writer.write(picture, frame.pts)
-                if mask_writer is not None:
-                    mask_writer.write(f"{result.index:06d}", result.labels)
-            bar.update()
-    seconds = time.perf_counter() - began
-    return {
-        "source": str(source),
-        "frames": stream.index,
-        "seconds": seconds,
-        "fps": stream.index / seconds,
-        "stages_ms": stream.stages.per_frame_ms(stream.index),
-        "outputs": outputs,
-    }
+def _line(report: dict[str, Any]) -> str:
+    """One source's report for people."""
+    stages = ", ".join(f"{name} {ms:.1f}" for name, ms in report["stages_ms"].items())
+    held = report["frames"] - report["computed"]
+    notes = [f"{held} held" if held else "", f"{report['dropped']} dropped" if report["dropped"] else ""]
+    extra = "".join(f", {note}" for note in notes if note)
+    return f"{report['outputs'][0]}: {report['frames']} frames{extra}, {report['fps']:.1f} fps (ms a frame: {stages})"

@@ -53,6 +53,10 @@ class Engine(Protocol):
         """Logits ``[N, H/8, W/8]`` for class embeddings ``[N, D]``."""
         ...
 
+    def feature(self, features: FrameFeatures, name: str) -> npt.NDArray[np.float32]:
+        """``tokens [4, M, C]`` or ``dense [D, hc, wc]`` of a frame as a numpy array, valid until the next frame."""
+        ...
+
     def encode_text(self, texts: list[str]) -> npt.NDArray[np.float32]:
         """Unit embeddings ``[len(texts), D]``."""
         ...

@@ -36,13 +36,19 @@ def label_type(classes: int) -> type[np.uint8] | type[np.uint16]:
     return np.uint8 if classes <= 254 else np.uint16
 
 
-def label_map(logits: npt.NDArray[np.float32], size: tuple[int, int], threads: int = 1) -> Labels:
+def label_map(
+    logits: npt.NDArray[np.float32],
+    size: tuple[int, int],
+    threads: int = 1,
+    confidence: npt.NDArray[np.float32] | None = None,
+) -> Labels:
     """Label of every pixel.
 
     Args:
         logits: ``[N, h, w]`` float32.
         size: ``(H, W)`` of the label map, any size.
         threads: threads of the native kernel.
+        confidence: float32 ``[H, W]`` that is filled with the label's share of the softmax over the classes.
 
     Returns:
         ``[H, W]``, uint8 or uint16 (above 254 classes); on exact ties the lower index.
@@ -51,20 +57,32 @@ def label_map(logits: npt.NDArray[np.float32], size: tuple[int, int], threads: i
         raise OV2VSSError(f"logits of shape {logits.shape}", "pass a non-empty float32 array [N, h, w]")
     kernels = native()
     if kernels is None:
-        return label_map_numpy(logits, size)
+        return label_map_numpy(logits, size, confidence)
     labels = np.empty(size, label_type(logits.shape[0]))
-    kernels.label_map(np.ascontiguousarray(logits, np.float32), labels, max(1, threads))
+    kernels.label_map(np.ascontiguousarray(logits, np.float32), labels, max(1, threads), confidence)
     return labels
 
 
-def label_map_numpy(logits: npt.NDArray[np.float32], size: tuple[int, int]) -> Labels:
-    """The fallback: upsample one class at a time with OpenCV and keep a running maximum."""
-    shape = (size[1], size[0])
-    best = cv2.resize(np.ascontiguousarray(logits[0], np.float32), shape, interpolation=cv2.INTER_LINEAR)
+def label_map_numpy(
+    logits: npt.NDArray[np.float32], size: tuple[int, int], confidence: npt.NDArray[np.float32] | None = None
+) -> Labels:
+    """The fallback: upsample one class at a time with OpenCV and keep a running maximum (and a running softmax)."""
+
+    def upsampled(index: int) -> npt.NDArray[np.float32]:
+        plane = np.ascontiguousarray(logits[index], np.float32)
+        return cv2.resize(plane, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
+
+    best = upsampled(0)
     labels = np.zeros(size, label_type(logits.shape[0]))
+    total = np.ones(size, np.float32)  # sum of exp(logit - best)
     for index in range(1, logits.shape[0]):
-        value = cv2.resize(np.ascontiguousarray(logits[index], np.float32), shape, interpolation=cv2.INTER_LINEAR)
+        value = upsampled(index)
         wins = value > best
+        if confidence is not None:
+            gap = np.exp(-np.abs(value - best))
+            total = np.where(wins, total * gap + 1, total + gap)
         np.copyto(labels, index, where=wins, casting="unsafe")
         np.maximum(best, value, out=best)
+    if confidence is not None:
+        np.divide(1, total, out=confidence)
     return labels

@@ -44,7 +44,9 @@ class OpenVinoEngine(BundleEngine):
         self._core = self._ov.Core()
         if precision == "bf16" and "BF16" not in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             raise BackendError("this processor has no bfloat16 arithmetic", "use --precision fp32 or int8")
-        cache = cache_folder("openvino")
+        # A folder for each type of arithmetic: OpenVINO's own key leaves it out, and a graph that was compiled for
+        # float32 computes nonsense in bfloat16.
+        cache = cache_folder("openvino") / HINTS[precision]
         try:
             cache.mkdir(parents=True, exist_ok=True)
             self._core.set_property({"CACHE_DIR": str(cache)})
@@ -98,7 +100,14 @@ class OpenVinoEngine(BundleEngine):
                 if name not in outputs:
                     outputs[name] = np.empty(tuple(output.shape), np.float32)
                 request.set_tensor(name, self._ov.Tensor(outputs[name], shared_memory=True))
-        request.infer()
+        try:
+            request.infer()
+        except RuntimeError as error:
+            reason = next((line for line in reversed(str(error).splitlines()) if line.strip()), "no reason given")
+            raise BackendError(
+                f"openvino {self._ov.__version__} failed in {graph} ({reason[:200]})",
+                "use another --precision or --backend, and check the bundle with ov2vss-export --verify-only",
+            ) from None
         for output in compiled.outputs:
             if output.partial_shape.is_dynamic:
                 outputs[output.any_name] = request.get_tensor(output).data.copy()
@@ -110,6 +119,9 @@ class OpenVinoEngine(BundleEngine):
     def backbone(self, frame: npt.NDArray[np.uint8]) -> FrameFeatures:
         payload = self._run("backbone", {"frame": frame[None]})
         return FrameFeatures(payload.pop("context"), payload)
+
+    def feature(self, features: FrameFeatures, name: str) -> npt.NDArray[np.float32]:
+        return features.payload[name]
 
     def initial_state(self) -> Any:
         return np.zeros(self.bundle.manifest.state.shape, np.float32)

@@ -5,6 +5,7 @@ The GPU providers are written against the documented interface and have not yet 
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,18 @@ def import_onnxruntime() -> Any:
     return onnxruntime
 
 
+def require_provider(provider: str) -> Any:
+    """onnxruntime with a provider of :data:`PROVIDERS` built in, or an error with the commands that install it."""
+    ort = import_onnxruntime()
+    missing = [name for name in PROVIDERS[provider] if name not in ort.get_available_providers()]
+    if missing:
+        raise BackendError(
+            f"this onnxruntime has no {missing[0]}",
+            "run: pip uninstall onnxruntime, then pip install 'ov2vss[gpu]' on a machine with an NVIDIA GPU",
+        )
+    return ort
+
+
 class OrtEngine(BundleEngine):
     """Runs a bundle on ONNX Runtime.
 
@@ -55,23 +68,22 @@ class OrtEngine(BundleEngine):
         replace: dict[str, bytes] | None = None,
     ) -> None:
         super().__init__(bundle, variant, threads)
-        self._ort, self._replace = import_onnxruntime(), replace or {}
+        self._ort, self._replace = require_provider(provider), replace or {}
         self._provider = provider
         self._device = "cpu" if provider == "cpu" else "cuda"
-        missing = [name for name in PROVIDERS[provider] if name not in self._ort.get_available_providers()]
-        if missing:
-            raise BackendError(
-                f"this onnxruntime has no {missing[0]}",
-                "run: pip uninstall onnxruntime, then pip install 'ov2vss[gpu]' on a machine with an NVIDIA GPU",
-            )
         self._sessions: dict[str, Any] = {}
+        self._lock = threading.Lock()
         for graph in ("backbone", "stcf_step", "decoder"):
             self._session(graph)
 
     def _session(self, graph: str) -> Any:
         """Session of a graph; the text graph's is made when words are first typed."""
-        if graph in self._sessions:
+        with self._lock:
+            if graph not in self._sessions:
+                self._sessions[graph] = self._load(graph)
             return self._sessions[graph]
+
+    def _load(self, graph: str) -> Any:
         ort = self._ort
         options = ort.SessionOptions()
         options.intra_op_num_threads = self.threads
@@ -95,7 +107,6 @@ class OrtEngine(BundleEngine):
                 f"onnxruntime could not start {wanted} and would run on the processor",
                 "check the CUDA libraries, or use --backend onnxruntime",
             )
-        self._sessions[graph] = session
         return session
 
     def _options(self, provider: str, graph: str) -> dict[str, str]:
@@ -141,6 +152,9 @@ class OrtEngine(BundleEngine):
     def backbone(self, frame: npt.NDArray[np.uint8]) -> FrameFeatures:
         payload = self._run("backbone", {"frame": self._value(frame[None])})
         return FrameFeatures(payload.pop("context"), payload)
+
+    def feature(self, features: FrameFeatures, name: str) -> npt.NDArray[np.float32]:
+        return features.payload[name].numpy()
 
     def initial_state(self) -> Any:
         return self._value(np.zeros(self.bundle.manifest.state.shape, np.float32))

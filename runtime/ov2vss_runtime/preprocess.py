@@ -43,3 +43,10 @@ def aspect_differs(source: tuple[int, int], target: tuple[int, int]) -> bool:
     """Whether stretching ``source`` (h, w) to ``target`` (H, W) changes the aspect by more than ten per cent."""
     ratio = (source[1] / source[0]) / (target[1] / target[0])
     return max(ratio, 1 / ratio) > 1 + ASPECT_TOLERANCE
+
+
+def suggest_size(size: tuple[int, int], aspect: float) -> str:
+    """A ``--size`` with about the area of ``size`` (H, W) for pictures of an aspect (width over height)."""
+    height = (size[0] * size[1] / aspect) ** 0.5
+    h, w = snap((round(height), round(height * aspect)))
+    return f"{h}x{w}"

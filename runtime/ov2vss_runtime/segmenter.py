@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -12,13 +15,15 @@ import numpy.typing as npt
 from ov2vss_runtime.backends import load_engine
 from ov2vss_runtime.bundle import DEFAULT_BUNDLE, Bundle
 from ov2vss_runtime.bundle_engine import BundleEngine
-from ov2vss_runtime.errors import BackendError
-from ov2vss_runtime.preprocess import aspect_differs
-from ov2vss_runtime.stream import DistantPolicy, Result, Stream
-from ov2vss_runtime.video import VideoReader
+from ov2vss_runtime.errors import BackendError, OV2VSSError
+from ov2vss_runtime.pipeline import AHEAD, Prefetch, paced
+from ov2vss_runtime.preprocess import aspect_differs, suggest_size
+from ov2vss_runtime.sources import Source, open_source
+from ov2vss_runtime.stream import DistantPolicy, Result, Stream, StreamOptions
 from ov2vss_runtime.vocabulary import Vocabulary
 
 log = logging.getLogger("ov2vss.runtime")
+Realtime = Literal["drop", "wait"]
 
 
 class Segmenter:
@@ -47,7 +52,7 @@ class Segmenter:
             bundle: folder, name of a built-in bundle, or an open one.
             backend: one of :data:`ov2vss_runtime.backends.BACKENDS`.
             precision: one of the bundle's precisions, or ``bf16`` on openvino.
-            threads: processor threads; None for all that the process may use.
+            threads: processor threads; None for the physical cores that the process may use.
         """
         opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
         return cls(load_engine(opened, backend, precision, threads))
@@ -67,49 +72,83 @@ class Segmenter:
 
     def stream(
         self,
-        source: str | Path | VideoReader | None = None,
+        source: str | Path | Source | None = None,
         vocabulary: Vocabulary | str | Sequence[str] | None = None,
         gap: int | None = None,
         distant: DistantPolicy | None = None,
         embeddings: npt.NDArray[np.float32] | None = None,
+        options: StreamOptions | None = None,
+        realtime: Realtime | None = None,
+        every: int = 1,
+        limit: int | None = None,
+        queue: int = AHEAD,
     ) -> SegmenterStream:
         """Start one video.
 
         Args:
-            source: a video file to iterate over; None to feed frames with :meth:`Stream.step`.
+            source: what to iterate over: a file, a folder or pattern of images, a camera's index, a URL (see
+                :func:`ov2vss_runtime.sources.open_source`), or an open source; None to feed frames with
+                :meth:`Stream.step`.
             vocabulary: the words (see :meth:`words`); None for the bundle's own.
             gap: distance between references in frames; None for the bundle's own.
-            distant: ``farthest`` (default for files), ``first`` (default without one) or ``reservoir``.
+            distant: ``farthest`` (default for files), ``first`` (default otherwise) or ``reservoir``.
             embeddings: class embeddings ``[N, D]`` of the vocabulary, to share them among streams.
+            options: confidence, unknown pixels, shot changes, candidates.
+            realtime: ``drop`` throws the oldest waiting frame away when the model is slower than the source (default
+                for live sources; a file is then played by the clock), ``wait`` lets the source wait.
+            every: run the network on every k-th frame and hold its labels between.
+            limit: end after so many frames.
+            queue: frames that may wait between reading and labelling.
         """
+        if every < 1:
+            raise OV2VSSError(f"every={every}", "give 1 for every frame, 2 for every second one, and so on")
         words = self.words(vocabulary)
-        reader = VideoReader(source) if isinstance(source, str | Path) else source
-        policy: DistantPolicy = distant or ("farthest" if reader is not None else "first")
-        stream = SegmenterStream(self, words, gap or self.bundle.manifest.gap, policy, reader, embeddings)
-        if reader is not None:
-            self._check_aspect(reader)
-            if policy == "farthest":
-                last = reader.last_frame()
+        opened = open_source(source) if isinstance(source, str | Path) else source
+        last_frame = getattr(opened, "last_frame", None)
+        if distant == "farthest" and opened is not None and last_frame is None:
+            raise OV2VSSError(f"the last frame of {opened.name} is not known", "use --distant first or reservoir")
+        policy: DistantPolicy = distant or ("farthest" if last_frame is not None else "first")
+        if opened is not None and distant is None and policy == "first":
+            log.info("%s: its end is not known, so its first frame is the distant one (--distant first)", opened.name)
+        stream = SegmenterStream(self, words, gap or self.bundle.manifest.gap, policy, opened, embeddings, options)
+        stream.realtime = realtime or ("drop" if opened is not None and opened.live else "wait")
+        stream.every, stream.limit, stream.queue = every, limit, queue
+        if opened is not None:
+            self._check_aspect(opened)
+            if policy == "farthest" and last_frame is not None:
+                last = last_frame()
                 stream.set_distant(last.rgb, last.time)
         return stream
 
-    def _check_aspect(self, reader: VideoReader) -> None:
+    def _check_aspect(self, source: Source) -> None:
         """Warn where stretching distorts the picture and another export would fit better."""
-        size, better = self.engine.size, reader.suggest_size(self.engine.size)
-        if aspect_differs((reader.height, reader.width), size) and better != f"{size[0]}x{size[1]}":
+        size, width = self.engine.size, source.width * float(source.pixel_aspect)
+        better = suggest_size(size, width / source.height)
+        if aspect_differs((source.height, width), size) and better != f"{size[0]}x{size[1]}":
             log.warning(
                 "%s is %dx%d, but the bundle works at %dx%d (height x width): frames are stretched; "
                 "export with --size %s for a better fit",
-                reader.path,
-                reader.height,
-                reader.width,
+                source.path or source.name,
+                source.height,
+                round(width),
                 *size,
                 better,
             )
 
 
 class SegmenterStream(Stream):
-    """A :class:`Stream` over a bundle; iterating over it runs the source that it was opened with."""
+    """A :class:`Stream` over a bundle; iterating over it runs the source that it was opened with.
+
+    Frames are read ahead in a thread of their own. Leaving the loop, or the ``with`` block, ends it.
+
+    Attributes:
+        dropped: frames that came and were never looked at (``realtime="drop"``).
+    """
+
+    realtime: Realtime = "wait"
+    every = 1
+    limit: int | None = None
+    queue = AHEAD
 
     def __init__(
         self,
@@ -117,10 +156,13 @@ class SegmenterStream(Stream):
         vocabulary: Vocabulary,
         gap: int,
         distant: DistantPolicy,
-        reader: VideoReader | None,
+        source: Source | None,
         embeddings: npt.NDArray[np.float32] | None,
+        options: StreamOptions | None = None,
     ) -> None:
-        self.segmenter, self.reader = segmenter, reader
+        self.segmenter, self.source = segmenter, source
+        self.dropped = 0
+        self._running: Iterator[Result] | None = None
         super().__init__(
             segmenter.engine,
             vocabulary,
@@ -129,6 +171,7 @@ class SegmenterStream(Stream):
             distant,
             segmenter.threads,
             embeddings,
+            options,
         )
 
     def set_vocabulary(
@@ -138,7 +181,33 @@ class SegmenterStream(Stream):
         super().set_vocabulary(words, self.segmenter.embeddings(words) if embeddings is None else embeddings)
 
     def __iter__(self) -> Iterator[Result]:
-        if self.reader is None:
+        if self.source is None:
             raise BackendError("this stream has no source to iterate over", "pass one to stream(), or call step(frame)")
-        for frame in self.stages.timed("decode", self.reader):
-            yield self.step(frame.rgb, frame.time)
+        self._running = self._run(self.source)
+        return self._running
+
+    def _run(self, source: Source) -> Iterator[Result]:
+        drop = self.realtime == "drop"
+        frames: Iterable[Any] = self.stages.timed("decode", source)
+        if drop and not source.live:
+            frames = paced(frames)
+        with Prefetch(islice(frames, self.limit), self.queue, drop) as waiting:
+            for number, frame in enumerate(waiting):
+                self.dropped = waiting.dropped
+                if frame.gap:
+                    self.restart()
+                seen = number % self.every == 0 or frame.gap
+                result = self.step(frame.rgb, frame.time) if seen else self.hold(frame.rgb, frame.time)
+                yield replace(result, pts=frame.pts, name=frame.name)
+
+    def close(self) -> None:
+        """Stop reading the source."""
+        if self._running is not None:
+            self._running.close()  # type: ignore[attr-defined]
+            self._running = None
+
+    def __enter__(self) -> SegmenterStream:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

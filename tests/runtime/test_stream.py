@@ -7,7 +7,7 @@ import pytest
 
 from ov2vss_runtime.engine import FrameFeatures
 from ov2vss_runtime.errors import OV2VSSError
-from ov2vss_runtime.stream import Stream
+from ov2vss_runtime.stream import Stream, StreamOptions
 
 
 class BookKeeper:
@@ -86,7 +86,7 @@ def test_first_and_reservoir() -> None:
     counts = np.zeros(8)
     for seed in range(800):
         engine = BookKeeper()
-        stream = make(engine, 1, distant="reservoir", seed=seed)
+        stream = make(engine, 1, distant="reservoir", options=StreamOptions(seed=seed))
         for t in range(8):
             stream.step(frame(t))
         counts[int(engine.steps[-1][1].split()[1])] += 1

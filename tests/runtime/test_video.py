@@ -10,7 +10,8 @@ import pytest
 from ov2vss_runtime.errors import VideoError
 from ov2vss_runtime.masks import MaskWriter, mask_ids
 from ov2vss_runtime.overlay import Overlay, palette
-from ov2vss_runtime.video import VideoReader, VideoWriter
+from ov2vss_runtime.video import VideoReader
+from ov2vss_runtime.video_writer import VideoWriter
 from tests.conftest import moving_frames, write_video
 
 

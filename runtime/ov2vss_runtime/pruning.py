@@ -1,0 +1,57 @@
+"""Candidate classes of a shot: of a large vocabulary only the words that come near to winning somewhere are decoded."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+REFRESH = 10
+"""Frames between two looks at the whole vocabulary."""
+FORGET = 0.02
+"""Cosine by which an earlier look counts for less at every new one."""
+
+
+class ClassPruner:
+    """Chooses the ``keep`` classes whose cosine to the dense features comes nearest to the best one's, at any position.
+
+    A class that never rises anywhere is dropped. The whole vocabulary is looked at in the first frame of a shot and
+    every :data:`REFRESH` frames after it; what came near in earlier looks fades by :data:`FORGET` each time. The
+    cosines are those of the unrefined text, one matrix product a look; the decoder's logits of the classes that stay
+    are exactly those of the whole vocabulary.
+    """
+
+    def __init__(self, keep: int) -> None:
+        self.keep = keep
+        self.restart()
+
+    def restart(self) -> None:
+        """A new shot or new words: look at once."""
+        self._nearest: npt.NDArray[np.float32] | None = None
+        self._active: npt.NDArray[np.intp] | None = None
+        self._age = 0
+
+    def due(self) -> bool:
+        """Whether :meth:`look` is due before this frame's :meth:`active`."""
+        return self._active is None or self._age >= REFRESH
+
+    def look(self, dense: npt.NDArray[np.float32], embeddings: npt.NDArray[np.float32]) -> None:
+        """Choose anew.
+
+        Args:
+            dense: unit features of the frame, ``[D, h, w]``.
+            embeddings: of all classes, ``[N, D]``.
+        """
+        cosines = embeddings @ dense.reshape(len(dense), -1)
+        nearest = (cosines - cosines.max(0)).max(1)
+        if self._nearest is not None:
+            nearest = np.maximum(nearest, self._nearest - FORGET)
+        self._nearest = nearest
+        keep = min(self.keep, len(nearest))
+        self._active = np.sort(np.argpartition(-nearest, keep - 1)[:keep])
+        self._age = 0
+
+    def active(self) -> npt.NDArray[np.intp]:
+        """Indices of the classes to decode in this frame, ascending."""
+        assert self._active is not None, "look() comes first"
+        self._age += 1
+        return self._active
