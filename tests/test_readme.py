@@ -1,7 +1,7 @@
 """Every command and every piece of Python in the README and in the tutorial is run, in order, in one folder.
 
-``video.mp4``, ``classes.txt`` and ``camvid`` are small ones made here; training commands get fewer iterations. What they
-leave behind cannot tell classes apart, so the export with low precisions takes the checkpoint in ``models``.
+``video.mp4``, ``classes.txt`` and ``camvid`` are small ones made here; training commands get fewer iterations. What
+they leave behind cannot tell classes apart, so the export with low precisions takes the checkpoint in ``models``.
 """
 
 import os

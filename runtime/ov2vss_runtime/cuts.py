@@ -8,8 +8,8 @@ import numpy.typing as npt
 LEVEL = 2
 """Index of the level that is looked at: stride 16."""
 THRESHOLD = 0.6
-"""Distance of neighbouring frames from which on they are different shots. Measured with street-lite on eleven videos: 0.43
-at most within a shot (a fast pan), 0.80 at least between frames of different videos."""
+"""Distance of neighbouring frames from which on they are different shots. Measured with street-lite on eleven videos:
+0.43 at most within a shot (a fast pan), 0.80 at least between frames of different videos."""
 
 
 def token_distance(one: npt.NDArray[np.float32], other: npt.NDArray[np.float32]) -> float:

@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -48,7 +48,7 @@ class Targets:
     jsonl: Path | None = None
     npz: Path | None = None
     npz_top: int = 0
-    style: OverlayStyle = OverlayStyle()
+    style: OverlayStyle = field(default_factory=OverlayStyle)
 
     def paths(self) -> list[str]:
         """All of them."""
@@ -186,8 +186,8 @@ def record(result: Result) -> dict[str, Any]:
 class Arrays:
     """``<frame>.npz`` at the model's own resolution (an eighth of its frame size).
 
-    With ``top = 0``: ``logits`` float16 ``[K, H/8, W/8]`` and ``classes`` [K], the indices of its rows. Else: ``classes``
-    uint16 and ``probabilities`` float16, both ``[top, H/8, W/8]``, the best first. ``names`` holds the words.
+    With ``top = 0``: ``logits`` float16 ``[K, H/8, W/8]`` and ``classes`` [K], the indices of its rows. Else:
+    ``classes`` uint16 and ``probabilities`` float16, both ``[top, H/8, W/8]``, the best first. ``names`` holds the words.
     """
 
     def __init__(self, folder: Path, top: int) -> None:

@@ -33,7 +33,8 @@ class TensorRtEngine(BundleEngine):
     """Runs the plans of a bundle, building those that are missing or do not fit (see :mod:`tensorrt_plans`).
 
     Only the frame goes up and the logits come down; states, contexts and features are arrays on the GPU that are
-    handed on and never copied. Everything is queued on one CUDA stream; the processor waits once a frame, for the logits.
+    handed on and never copied. Everything is queued on one CUDA stream; the processor waits for the frame to be up
+    and for the logits to be down.
 
     Args:
         library: ``tensorrt`` or ``tensorrt-rtx``.

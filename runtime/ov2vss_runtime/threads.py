@@ -11,7 +11,7 @@ QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
 def available_threads() -> int:
-    """Physical cores that this process may use: affinity, hyper-threads counted once, and the cgroup's quota (Linux)."""
+    """Physical cores that this process may use: by affinity, hyper-threads counted once, and by the cgroup's quota."""
     if hasattr(os, "sched_getaffinity"):
         count = physical_cores(os.sched_getaffinity(0), TOPOLOGY)
     else:

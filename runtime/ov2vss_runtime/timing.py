@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 T = TypeVar("T")
+ORDER = ("decode", "preprocess", "backbone", "step", "decoder", "labels", "overlay", "encode", "masks")
+"""Stages in the order in which a frame passes them."""
 
 
 class Stopwatch:
@@ -44,4 +46,5 @@ class Stopwatch:
 
     def per_frame_ms(self, frames: int) -> dict[str, float]:
         """Milliseconds a frame, by stage."""
-        return {name: 1000 * value / max(frames, 1) for name, value in self.seconds.items()}
+        order = [name for name in ORDER if name in self.seconds] + [n for n in self.seconds if n not in ORDER]
+        return {name: 1000 * self.seconds[name] / max(frames, 1) for name in order}
