@@ -215,12 +215,12 @@ def main(
         folders = [None if folder is None else folder / source.name for folder in (masks, npz)]
         return source, Targets(video, folders[0], jsonl, folders[1], npz_top, style)
 
-    # Several files are looked at before the first is begun, so that two of one name are noticed.
+    # The model first: a live source should not wait for it. Several files are looked at before the first is begun.
+    segmenter = Segmenter.load(bundle, backend, precision, threads)
+    words = segmenter.words(vocab)
     opened = [open_with_targets(text) for text in sources]
     if len({target.video or target.masks or target.npz for _, target in opened}) < len(opened):
         raise OV2VSSError("two sources would write the same output", "rename one of them")
-    segmenter = Segmenter.load(bundle, backend, precision, threads)
-    words = segmenter.words(vocab)
     reports = []
     for source, targets in opened:
         stream = segmenter.stream(source, words, gap, distant, None, stream_options, realtime, every, frames, queue)

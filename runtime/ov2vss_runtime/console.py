@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 from functools import wraps
@@ -30,6 +32,8 @@ def program(function: Callable[..., None]) -> Callable[..., None]:
     def wrapper(*args: Any, debug: bool, **kwargs: Any) -> None:
         logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
         logging.getLogger("ov2vss").setLevel(logging.DEBUG if debug else logging.INFO)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, _interrupt)  # a service manager's stop is a Ctrl-C: finish what was done
         try:
             function(*args, **kwargs)
         except KeyboardInterrupt:
@@ -42,6 +46,10 @@ def program(function: Callable[..., None]) -> Callable[..., None]:
             sys.exit(FAILED)
 
     return wrapper
+
+
+def _interrupt(_signal: int, _frame: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _one_line(error: Exception) -> str:

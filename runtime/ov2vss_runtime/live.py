@@ -160,11 +160,13 @@ class CameraSource(LiveSource):
     def __init__(self, index: int, rate: Fraction = Fraction(25)) -> None:
         super().__init__()
         self.name = f"camera{index}"
-        level = cv2.setLogLevel(0)  # OpenCV would print its own lines about it
+        logging_ = cv2.utils.logging
+        level = logging_.getLogLevel()
+        logging_.setLogLevel(logging_.LOG_LEVEL_SILENT)  # OpenCV would print its own lines about it
         try:
             self._camera = cv2.VideoCapture(index)
         finally:
-            cv2.setLogLevel(level)
+            logging_.setLogLevel(level)
         done, self._first = self._camera.read() if self._camera.isOpened() else (False, None)
         if not done:
             self._camera.release()

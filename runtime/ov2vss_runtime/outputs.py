@@ -187,7 +187,8 @@ class Arrays:
     """``<frame>.npz`` at the model's own resolution (an eighth of its frame size).
 
     With ``top = 0``: ``logits`` float16 ``[K, H/8, W/8]`` and ``classes`` [K], the indices of its rows. Else:
-    ``classes`` uint16 and ``probabilities`` float16, both ``[top, H/8, W/8]``, the best first. ``names`` holds the words.
+    ``classes`` uint16 and ``probabilities`` float16, both ``[top, H/8, W/8]``, the best first. ``names`` holds the
+    words.
     """
 
     def __init__(self, folder: Path, top: int) -> None:

@@ -143,7 +143,7 @@ def test_only_frames_go_up_and_logits_come_down(bundle: Path, cuda: FakeCuda) ->
     stream = Segmenter(engine).stream(None, "road; car; sky")
     frames = moving_frames(40, (128, 192))
     for frame in frames[:20]:
-        stream.logits(frame)
+        logits = stream.logits(frame)
     blocks, up, down = (engine._device.blocks, engine._host.blocks), cuda.uploaded, cuda.downloaded
     for frame in frames[20:]:
         logits = stream.logits(frame)

@@ -158,7 +158,7 @@ def test_overlay_fits_any_frame(size: tuple[int, int], classes: int) -> None:
     labels = np.zeros(size, np.uint8)
     labels[:, size[1] // 2 :] = classes - 1
     labels[0, 0] = 255
-    out = Overlay([f"class {k}" for k in range(classes)], size, alpha=0.5).draw(frame, labels)
+    out = Overlay([f"class {k}" for k in range(classes)], size, 0.5).draw(frame, labels)
     assert out.shape == frame.shape
     assert out.dtype == np.uint8
     assert np.array_equal(out[0, 0], [100, 100, 100])  # unknown stays as it is
