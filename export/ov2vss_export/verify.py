@@ -34,6 +34,9 @@ CELLS, EVERY = 128, 4
 PROMPTS = ("road", "a photo of a traffic light.", "somebody on a bicycle, at night", "Straße 🚦", "word " * 100)
 CLASSES = 5
 """Class embeddings that the decoder alone is run with."""
+COUNTS = 33
+COUNT_BOUNDS = {"fp32": 1e-5, "fp16": 5e-3, "bf16": 2e-2, "int8": 2e-2}
+"""By the precision of the decoder."""
 
 
 @dataclass(frozen=True)
@@ -315,4 +318,26 @@ def verify_bundle(engine: BundleEngine) -> list[Gate]:
     gates = gate_stored(parity, engine, run_graphs(engine, feeds))
     gates.append(gate_sampled_rollout(parity, variant, engine.precision, sampled_rollout(make_stream, frames, True)))
     gates.append(gate_reset(make_stream, frames))
+    gates.append(gate_class_counts(engine, frames[0]))
     return gates
+
+
+def gate_class_counts(engine: BundleEngine, frame: npt.NDArray[np.uint8]) -> Gate:
+    """A class's logits do not depend on how many others there are: lists of 1 to 33 words against one word at a time.
+
+    Engines choose other code for other sizes, and some of it is wrong.
+    """
+    width = engine.bundle.manifest.vocabulary.embed_dim
+    words = np.random.RandomState(0).standard_normal((COUNTS, width)).astype(np.float32)
+    words /= np.linalg.norm(words, axis=1, keepdims=True)
+    features = engine.backbone(frame)
+    guidance, _ = engine.step(features, features.context, engine.initial_state())
+    alone = np.concatenate([engine.decode(features, guidance, words[k : k + 1]) for k in range(COUNTS)])
+    errors = {n: _relative(engine.decode(features, guidance, words[:n]), alone[:n]) for n in range(2, COUNTS + 1)}
+    worst = max(errors, key=lambda n: errors[n])
+    kind = (
+        "bf16"
+        if engine.precision == "bf16"
+        else engine.bundle.manifest.variants[engine.variant].graphs["decoder"].weights
+    )
+    return Gate("class counts", errors[worst], COUNT_BOUNDS[kind], False, f"1 to {COUNTS}, worst {worst}, relative")

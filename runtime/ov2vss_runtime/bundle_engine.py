@@ -17,8 +17,6 @@ from ov2vss_runtime.engine import FrameFeatures
 from ov2vss_runtime.errors import BundleError
 from ov2vss_runtime.threads import available_threads
 
-CLASS_CHUNK = 32
-"""Classes per run of the decoder: bounded memory for any vocabulary, activations that stay in the cache."""
 TEXTS = 20_000
 """Texts whose embeddings an engine remembers: words that come back are not encoded again."""
 STEP_INPUTS = ("feat_s8", "feat_s16", "feat_s32", "tokens", "position")

@@ -9,12 +9,18 @@ import numpy as np
 import numpy.typing as npt
 
 from ov2vss_runtime.bundle import Bundle
-from ov2vss_runtime.bundle_engine import CLASS_CHUNK, DECODER_INPUTS, STEP_INPUTS, BundleEngine, cache_folder
+from ov2vss_runtime.bundle_engine import DECODER_INPUTS, STEP_INPUTS, BundleEngine, cache_folder
 from ov2vss_runtime.engine import FrameFeatures
 from ov2vss_runtime.errors import BackendError, BundleError
 
 HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 """Precision -> type of the arithmetic that the graph does not quantize itself."""
+
+
+CLASS_COUNTS = (1, 2, 4, 6, 12, 16, 20, 24, 28, 32)
+"""Numbers of classes that the decoder is compiled for, so that a fresh list of words need not compile anything: chunks are
+the largest of them, and the rest is filled up to the next one. Eight is not among them: with as many classes as the
+text refinement has heads, OpenVINO 2026.4 computes wrong logits in bfloat16 on processors with AMX."""
 
 
 def import_openvino() -> Any:
@@ -65,7 +71,7 @@ class OpenVinoEngine(BundleEngine):
             self._graph(graph)
 
     def _graph(self, graph: str, classes: int = 0) -> Any:
-        """A compiled graph; the decoder is compiled for every number of classes that is used."""
+        """A compiled graph; the decoder, for a number of classes."""
         with self._lock:
             key = (graph, classes)
             if key not in self._compiled:
@@ -134,9 +140,20 @@ class OpenVinoEngine(BundleEngine):
     def decode(
         self, features: FrameFeatures, guidance: Any, embeddings: npt.NDArray[np.float32]
     ) -> npt.NDArray[np.float32]:
-        logits = np.empty((len(embeddings), *guidance.shape[1:]), np.float32)
+        filled, chunks = fill_up(embeddings)
+        logits = np.empty((len(filled), *guidance.shape[1:]), np.float32)
         shared = {"guidance": guidance} | {name: features.payload[name] for name in DECODER_INPUTS}
-        for start in range(0, len(embeddings), CLASS_CHUNK):
-            part = slice(start, start + CLASS_CHUNK)
-            self._run("decoder", shared | {"class_embeddings": embeddings[part]}, {"logits": logits[part]})
-        return logits
+        for part in chunks:
+            self._run("decoder", shared | {"class_embeddings": filled[part]}, {"logits": logits[part]})
+        return logits[: len(embeddings)]
+
+
+def fill_up(embeddings: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], list[slice]]:
+    """Embeddings with the last one repeated until every chunk has a size of :data:`CLASS_COUNTS`, and the chunks."""
+    whole, rest = divmod(len(embeddings), CLASS_COUNTS[-1])
+    last = next(size for size in CLASS_COUNTS if size >= rest) if rest else 0
+    sizes = [CLASS_COUNTS[-1]] * whole + [last] * bool(rest)
+    if last > rest:
+        embeddings = np.concatenate([embeddings, np.repeat(embeddings[-1:], last - rest, axis=0)])
+    ends = np.cumsum(sizes).tolist()
+    return embeddings, [slice(end - size, end) for end, size in zip(ends, sizes, strict=True)]

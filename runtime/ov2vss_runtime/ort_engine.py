@@ -6,13 +6,14 @@ The GPU providers are written against the documented interface and have not yet 
 from __future__ import annotations
 
 import threading
+import time
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ov2vss_runtime.bundle import Bundle
-from ov2vss_runtime.bundle_engine import CLASS_CHUNK, DECODER_INPUTS, STEP_INPUTS, BundleEngine, cache_folder
+from ov2vss_runtime.bundle_engine import DECODER_INPUTS, STEP_INPUTS, BundleEngine, cache_folder
 from ov2vss_runtime.engine import FrameFeatures
 from ov2vss_runtime.errors import BackendError, BundleError
 from ov2vss_runtime.tensorrt_plans import PROFILES, import_tensorrt, local_capability
@@ -22,6 +23,13 @@ PROVIDERS = {
     "cuda": ("CUDAExecutionProvider", "CPUExecutionProvider"),
     "tensorrt": ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"),
 }
+
+
+CLASS_CHUNKS = (8, 16, 32, 64)
+"""Classes per run of the decoder that are tried: what is best depends on the processor's caches. The logits are the
+same bits for all of them, but not for one class alone (see :func:`chunks`)."""
+FEW = 16
+"""Up to so many classes are one chunk."""
 
 
 def import_onnxruntime() -> Any:
@@ -73,6 +81,7 @@ class OrtEngine(BundleEngine):
         self._device = "cpu" if provider == "cpu" else "cuda"
         self._sessions: dict[str, Any] = {}
         self._lock = threading.Lock()
+        self._chunk: int | None = None
         for graph in ("backbone", "stcf_step", "decoder"):
             self._session(graph)
 
@@ -167,19 +176,46 @@ class OrtEngine(BundleEngine):
     def decode(
         self, features: FrameFeatures, guidance: Any, embeddings: npt.NDArray[np.float32]
     ) -> npt.NDArray[np.float32]:
+        if self._chunk is None and len(embeddings) > FEW:
+            self._chunk = self._fastest_chunk(features, guidance, embeddings)
+        return self._decode(features, guidance, embeddings, self._chunk or FEW)
+
+    def _fastest_chunk(self, features: FrameFeatures, guidance: Any, embeddings: npt.NDArray[np.float32]) -> int:
+        """Classes per run of the decoder, measured once with the first large vocabulary."""
+        some = embeddings[: max(CLASS_CHUNKS)]
+        seconds = {}
+        for _ in range(2):
+            for chunk in (c for c in CLASS_CHUNKS if c < 2 * len(some)):
+                began = time.perf_counter()
+                self._decode(features, guidance, some, chunk)
+                seconds[chunk] = min(seconds.get(chunk, np.inf), time.perf_counter() - began)
+        return min(seconds, key=lambda chunk: seconds[chunk])
+
+    def _decode(
+        self, features: FrameFeatures, guidance: Any, embeddings: npt.NDArray[np.float32], chunk: int
+    ) -> npt.NDArray[np.float32]:
         rows, columns = guidance.shape()[1:]
         session = self._session("decoder")
         logits = np.empty((len(embeddings), rows, columns), np.float32)
-        for start in range(0, len(embeddings), CLASS_CHUNK):
-            part = logits[start : start + CLASS_CHUNK]
+        for rows_of in chunks(len(embeddings), chunk):
+            part = logits[rows_of]
             binding = session.io_binding()
             binding.bind_ortvalue_input("guidance", guidance)
             for name in DECODER_INPUTS:
                 binding.bind_ortvalue_input(name, features.payload[name])
-            binding.bind_cpu_input("class_embeddings", embeddings[start : start + CLASS_CHUNK])
+            binding.bind_cpu_input("class_embeddings", embeddings[rows_of])
             binding.bind_output("logits", "cpu", 0, np.float32, part.shape, part.ctypes.data)
             session.run_with_iobinding(binding)
         return logits
+
+
+def chunks(count: int, size: int) -> list[slice]:
+    """Slices of ``size`` that cover ``count`` classes; a last class that would be alone joins the slice before it, since
+    ONNX Runtime computes a single row by other code."""
+    starts = list(range(0, count, size))
+    if len(starts) > 1 and count - starts[-1] == 1:
+        starts.pop()
+    return [slice(start, end) for start, end in zip(starts, [*starts[1:], count], strict=True)]
 
 
 def profile_options(inputs: list[Any], graph: str) -> dict[str, str]:

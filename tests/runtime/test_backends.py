@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
+import numpy as np
 import onnxruntime
 import pytest
 
 from ov2vss_runtime.bundle import Bundle
 from ov2vss_runtime.errors import BackendError
-from ov2vss_runtime.ort_engine import profile_options
+from ov2vss_runtime.ort_engine import OrtEngine, profile_options
 from ov2vss_runtime.segmenter import Segmenter
 from tests.conftest import run_program
 
@@ -35,3 +36,31 @@ def test_profiles_name_every_input_of_a_dynamic_graph(bundle: Path) -> None:
     sizes = [decoder[f"trt_profile_{k}_shapes"].split("class_embeddings:")[1] for k in ("min", "opt", "max")]
     assert sizes == ["1x64", "32x64", "128x64"]
     assert "guidance:16x16x24" in decoder["trt_profile_min_shapes"]
+
+
+@pytest.mark.parametrize("count", [1, 2, 16, 17, 33, 34, 64, 65, 130])
+def test_chunks_of_classes(count: int) -> None:
+    """They cover every class once, none is alone, and the logits do not depend on the size."""
+    from ov2vss_runtime.openvino_engine import CLASS_COUNTS, fill_up
+    from ov2vss_runtime.ort_engine import chunks
+
+    for size in (8, 16, 32):
+        parts = chunks(count, size)
+        assert np.concatenate([np.arange(count)[p] for p in parts]).tolist() == list(range(count))
+        assert count == 1 or all(p.stop - p.start > 1 for p in parts)
+    rows = np.arange(count, dtype=np.float32)[:, None]
+    filled, parts = fill_up(rows)
+    assert {p.stop - p.start for p in parts} <= set(CLASS_COUNTS)
+    assert np.concatenate([filled[p] for p in parts])[:count].tolist() == rows.tolist()
+    assert parts[-1].stop == len(filled)
+    assert (filled[count:] == count - 1).all()
+
+
+def test_the_size_of_a_chunk_does_not_change_a_bit(bundle: Path) -> None:
+    engine = OrtEngine(Bundle.open(bundle))
+    words = np.random.default_rng(0).standard_normal((49, engine.bundle.manifest.vocabulary.embed_dim)).astype("f4")
+    features = engine.backbone(np.random.default_rng(1).integers(0, 256, (*engine.size, 3)).astype(np.uint8))
+    guidance, _ = engine.step(features, features.context, engine.initial_state())
+    whole = engine._decode(features, guidance, words, 64)
+    assert all(np.array_equal(engine._decode(features, guidance, words, k), whole) for k in (8, 16, 32))
+    assert np.array_equal(engine.decode(features, guidance, words), whole)
