@@ -18,8 +18,8 @@ HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 
 
 CLASS_COUNTS = (1, 2, 4, 6, 12, 16, 20, 24, 28, 32)
-"""Numbers of classes that the decoder is compiled for, so that a fresh list of words need not compile anything: chunks are
-the largest of them, and the rest is filled up to the next one. Eight is not among them: with as many classes as the
+"""Numbers of classes that the decoder is compiled for, so that a fresh list of words need not compile anything: chunks
+are the largest of them, and the rest is filled up to the next one. Eight is not among them: with as many classes as the
 text refinement has heads, OpenVINO 2026.4 computes wrong logits in bfloat16 on processors with AMX."""
 
 

@@ -210,8 +210,8 @@ class OrtEngine(BundleEngine):
 
 
 def chunks(count: int, size: int) -> list[slice]:
-    """Slices of ``size`` that cover ``count`` classes; a last class that would be alone joins the slice before it, since
-    ONNX Runtime computes a single row by other code."""
+    """Slices of ``size`` that cover ``count`` classes; a last class that would be alone joins the slice before it,
+    since ONNX Runtime computes a single row by other code."""
     starts = list(range(0, count, size))
     if len(starts) > 1 and count - starts[-1] == 1:
         starts.pop()
