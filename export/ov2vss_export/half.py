@@ -12,8 +12,6 @@ import warnings
 import onnx
 from onnxconverter_common import float16
 
-from ov2vss.errors import OV2VSSError
-
 FLOAT32_OPERATORS = (
     "Div",
     "LayerNormalization",
@@ -60,17 +58,14 @@ def stays_float32(node: onnx.NodeProto, extreme: set[str]) -> bool:
 def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy in mixed precision. It must still carry the exporter's notes (before :func:`onnx_export.tag`).
 
-    Raises:
-        OV2VSSError: a weight is too large for fp16.
+    Constants that fp16 cannot hold (an attention mask, a large weight) stay in float32, with all that uses them.
     """
     extreme = set()
     for tensor in model.graph.initializer:
         if tensor.data_type == onnx.TensorProto.FLOAT:
             values = abs(onnx.numpy_helper.to_array(tensor))
-            if values.size == 1 and (values.max() > LARGEST or 0 < values.max() < SMALLEST):
+            if values.size and (values.max() > LARGEST or (values.size == 1 and 0 < values.max() < SMALLEST)):
                 extreme.add(tensor.name)
-            elif values.size and values.max() > LARGEST:
-                raise OV2VSSError(f"weight {tensor.name} has values that fp16 cannot hold", "export without fp16")
     copy = onnx.ModelProto.FromString(model.SerializeToString())
     kept = [node.name for node in copy.graph.node if stays_float32(node, extreme)]
     with warnings.catch_warnings():

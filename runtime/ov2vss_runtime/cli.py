@@ -204,7 +204,7 @@ def main(
     if (raw is not None) != ("-" in sources):
         raise OV2VSSError("--raw and the source - need each other", "give raw frames on standard input, and their size")
     style = OverlayStyle(alpha, outlines, legend, side_by_side)
-    stream_options = StreamOptions(confidence, unknown_below, reset_on_cut, top_classes)
+    stream_options = StreamOptions(confidence, npz is not None, unknown_below, reset_on_cut, top_classes)
     source_options = SourceOptions(rate, parse_raw(raw) if raw else None, raw_format, reconnect)
 
     def open_with_targets(text: str) -> tuple[Source, Targets]:

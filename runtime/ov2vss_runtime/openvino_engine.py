@@ -17,10 +17,10 @@ HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 """Precision -> type of the arithmetic that the graph does not quantize itself."""
 
 
-CLASS_COUNTS = (1, 2, 4, 6, 12, 16, 20, 24, 28, 32)
+CLASS_COUNTS = (1, 2, 3, 4, 6, 8, 12, 16, 20, 24, 28, 32)
 """Numbers of classes that the decoder is compiled for, so that a fresh list of words need not compile anything: chunks
-are the largest of them, and the rest is filled up to the next one. Eight is not among them: with as many classes as the
-text refinement has heads, OpenVINO 2026.4 computes wrong logits in bfloat16 on processors with AMX."""
+are the largest of them, and the rest is filled up to the next one. The number of heads of the text refinement is left
+out: with as many classes as heads, OpenVINO 2026.4 computes wrong logits in bfloat16 on processors with AMX."""
 
 
 def import_openvino() -> Any:
@@ -64,6 +64,8 @@ class OpenVinoEngine(BundleEngine):
             "NUM_STREAMS": "1",
             "PERFORMANCE_HINT": "LATENCY",
         }
+        heads = bundle.manifest.source.get("model", {}).get("heads")
+        self._counts = tuple(count for count in CLASS_COUNTS if count != heads)
         self._lock = threading.Lock()
         self._compiled: dict[tuple[str, int], Any] = {}
         self._requests = threading.local()
@@ -140,7 +142,7 @@ class OpenVinoEngine(BundleEngine):
     def decode(
         self, features: FrameFeatures, guidance: Any, embeddings: npt.NDArray[np.float32]
     ) -> npt.NDArray[np.float32]:
-        filled, chunks = fill_up(embeddings)
+        filled, chunks = fill_up(embeddings, self._counts)
         logits = np.empty((len(filled), *guidance.shape[1:]), np.float32)
         shared = {"guidance": guidance} | {name: features.payload[name] for name in DECODER_INPUTS}
         for part in chunks:
@@ -148,11 +150,13 @@ class OpenVinoEngine(BundleEngine):
         return logits[: len(embeddings)]
 
 
-def fill_up(embeddings: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], list[slice]]:
-    """Embeddings with the last one repeated until every chunk has a size of :data:`CLASS_COUNTS`, and the chunks."""
-    whole, rest = divmod(len(embeddings), CLASS_COUNTS[-1])
-    last = next(size for size in CLASS_COUNTS if size >= rest) if rest else 0
-    sizes = [CLASS_COUNTS[-1]] * whole + [last] * bool(rest)
+def fill_up(
+    embeddings: npt.NDArray[np.float32], counts: tuple[int, ...]
+) -> tuple[npt.NDArray[np.float32], list[slice]]:
+    """Embeddings with the last one repeated until every chunk has a size of ``counts`` (rising), and the chunks."""
+    whole, rest = divmod(len(embeddings), counts[-1])
+    last = next(size for size in counts if size >= rest) if rest else 0
+    sizes = [counts[-1]] * whole + [last] * bool(rest)
     if last > rest:
         embeddings = np.concatenate([embeddings, np.repeat(embeddings[-1:], last - rest, axis=0)])
     ends = np.cumsum(sizes).tolist()

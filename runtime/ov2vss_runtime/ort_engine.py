@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import OrderedDict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,6 +32,12 @@ CLASS_CHUNKS = (8, 16, 32, 64)
 same bits for all of them, but not for one class alone (see :func:`chunks`)."""
 FEW = 16
 """Up to so many classes are one chunk."""
+DEVICE_CHUNK = 32
+"""Classes per run on a GPU; their upsampled logits exist there for a moment."""
+WORD_LISTS = 8
+"""Embeddings of so many vocabularies stay on a GPU."""
+LABEL_MAP = Path(__file__).with_name("label_map.onnx")
+"""Made by ``ov2vss_export.label_graph``."""
 
 
 def import_onnxruntime() -> Any:
@@ -59,8 +67,8 @@ def require_provider(provider: str) -> Any:
 class OrtEngine(BundleEngine):
     """Runs a bundle on ONNX Runtime.
 
-    Every value that one graph gives to another, states and contexts included, stays an OrtValue on the device: nothing
-    is copied but the frame in and the logits of each chunk of classes out.
+    Every value that one graph gives to another, states and contexts included, stays an OrtValue on the device. On a
+    GPU only the frame goes up and the label map comes down (:meth:`labels`); on the processor nothing is copied.
 
     Args:
         provider: a key of :data:`PROVIDERS`.
@@ -79,6 +87,10 @@ class OrtEngine(BundleEngine):
         self._ort, self._replace = require_provider(provider), replace or {}
         self._provider = provider
         self._device = "cpu" if provider == "cpu" else "cuda"
+        # On a GPU the label map is made there too.
+        self.labels = self.device_labels if self._device != "cpu" else None
+        self._blank: dict[tuple[int, int], tuple[Any, Any]] = {}
+        self._words: OrderedDict[int, tuple[npt.NDArray[np.float32], list[tuple[slice, Any]]]] = OrderedDict()
         self._sessions: dict[str, Any] = {}
         self._lock = threading.Lock()
         self._chunk: int | None = None
@@ -101,8 +113,10 @@ class OrtEngine(BundleEngine):
         options.log_severity_level = 3
         # Idle pools of the other sessions must not spin beside the one that works.
         options.add_session_config_entry("session.force_spinning_stop", "1")
-        path = self.bundle.graph_file(self.variant, graph)
-        providers = [(name, self._options(name, graph)) for name in PROVIDERS[self._provider]]
+        path = LABEL_MAP if graph == "label_map" else self.bundle.graph_file(self.variant, graph)
+        # The label map has no fixed shape: a job for CUDA, not for TensorRT.
+        chosen = PROVIDERS["cuda" if graph == "label_map" and self._provider == "tensorrt" else self._provider]
+        providers = [(name, self._options(name, graph)) for name in chosen]
         try:
             session = ort.InferenceSession(self._replace.get(graph, str(path)), options, providers=providers)
         except Exception as error:
@@ -110,7 +124,7 @@ class OrtEngine(BundleEngine):
             raise BundleError(
                 f"{path} cannot be loaded by onnxruntime {ort.__version__} ({reason})", "export it again"
             ) from None
-        wanted = PROVIDERS[self._provider][0]
+        wanted = chosen[0]
         if wanted not in session.get_providers():
             raise BackendError(
                 f"onnxruntime could not start {wanted} and would run on the processor",
@@ -172,6 +186,58 @@ class OrtEngine(BundleEngine):
         feed = {name: features.payload[name] for name in STEP_INPUTS} | {"context": context, "state_in": state}
         outputs = self._run("stcf_step", feed)
         return outputs["guidance"], outputs["state_out"]
+
+    def device_labels(
+        self, features: FrameFeatures, guidance: Any, embeddings: npt.NDArray[np.float32], size: tuple[int, int]
+    ) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
+        """The label map ``[H, W]`` made on the device, chunk by chunk with a running argmax; nothing but it comes down.
+
+        The same as :func:`ov2vss_runtime.labelmap.label_map` of :meth:`decode`, up to rounding at ties.
+        """
+        if size not in self._blank:
+            nothing = np.full(size, -np.inf, np.float32)
+            self._blank[size] = (self._value(nothing), self._value(np.zeros(size, np.int32)))
+        best, labels = self._blank[size]
+        decoder, merge = self._session("decoder"), self._session("label_map")
+        bytes_only = len(embeddings) <= 254
+        parts = self._uploaded(embeddings)
+        for number, (part, words) in enumerate(parts):
+            binding = decoder.io_binding()
+            binding.bind_ortvalue_input("guidance", guidance)
+            for name in DECODER_INPUTS:
+                binding.bind_ortvalue_input(name, features.payload[name])
+            binding.bind_ortvalue_input("class_embeddings", words)
+            binding.bind_output("logits", self._device, 0)
+            decoder.run_with_iobinding(binding)
+            logits = binding.get_outputs()[0]
+            binding = merge.io_binding()
+            for name, value in (("logits", logits), ("best_in", best), ("labels_in", labels)):
+                binding.bind_ortvalue_input(name, value)
+            binding.bind_cpu_input("size", np.asarray(size, np.int64))
+            binding.bind_cpu_input("offset", np.asarray(part.start, np.int64))
+            if number == len(parts) - 1:
+                binding.bind_output("labels_byte" if bytes_only else "labels", "cpu", 0)
+                merge.run_with_iobinding(binding)
+                found = binding.get_outputs()[0].numpy()
+                return found if bytes_only else found.astype(np.uint16)
+            binding.bind_output("best", self._device, 0)
+            binding.bind_output("labels", self._device, 0)
+            merge.run_with_iobinding(binding)
+            best, labels = binding.get_outputs()
+        raise AssertionError("a vocabulary is never empty")
+
+    def _uploaded(self, embeddings: npt.NDArray[np.float32]) -> list[tuple[slice, Any]]:
+        """Chunks of embeddings on the device; those of the last few vocabularies are still there."""
+        with self._lock:
+            held = self._words.get(id(embeddings))
+            if held is None or held[0] is not embeddings:
+                parts = chunks(len(embeddings), DEVICE_CHUNK)
+                held = (embeddings, [(part, self._value(np.ascontiguousarray(embeddings[part]))) for part in parts])
+                self._words[id(embeddings)] = held
+            self._words.move_to_end(id(embeddings))
+            while len(self._words) > WORD_LISTS:
+                self._words.popitem(last=False)
+            return held[1]
 
     def decode(
         self, features: FrameFeatures, guidance: Any, embeddings: npt.NDArray[np.float32]

@@ -36,6 +36,7 @@ class StreamOptions:
 
     Attributes:
         confidence: also give every pixel the label's share of the softmax over the words.
+        logits: give the logits too where they would stay on a GPU; on a processor they are always there.
         unknown_below: pixels whose confidence is lower are labelled unknown; 0 for none.
         reset_on_cut: restart the state where a new shot begins.
         top_classes: decode only the most likely words of a shot, so many; 0 for all.
@@ -43,6 +44,7 @@ class StreamOptions:
     """
 
     confidence: bool = False
+    logits: bool = False
     unknown_below: float = 0.0
     reset_on_cut: bool = False
     top_classes: int = 0
@@ -67,7 +69,8 @@ class Result:
             largest value of the type.
         names: the words.
         confidence: the label's share of the softmax, ``[h, w]`` float32 0..1; None unless asked for.
-        logits: ``[K, H/8, W/8]`` float32 at the model's size, of the words ``classes``.
+        logits: ``[K, H/8, W/8]`` float32 at the model's size, of the words ``classes``; None where the label map was
+            made on a GPU and they were not asked for.
         classes: indices into ``names`` of the rows of ``logits``: all, or those that were kept as candidates.
         held: the network did not see this frame, the labels are those of an earlier one.
         cut: a new shot began here and the state was restarted.
@@ -188,9 +191,24 @@ class Stream:
 
     def step(self, frame: npt.NDArray[np.uint8], time: float | None = None) -> Result:
         """Label one RGB frame ``[h, w, 3]`` uint8 of any size; ``time`` in seconds."""
-        logits, classes, cut = self._advance(frame, time)
+        features, guidance, cut = self._advance(frame, time)
+        options, logits, confidence = self.options, None, None
+        labels_on_device = getattr(self.engine, "labels", None)
+        with self.stages("decoder"):
+            classes, embeddings = self._candidates(features)
+            if labels_on_device is None or options.logits or options.confidence or options.unknown_below > 0:
+                logits = self.engine.decode(features, guidance, embeddings)
+            else:
+                labels = labels_on_device(features, guidance, embeddings, frame.shape[:2])
         with self.stages("labels"):
-            labels, confidence = self._labels(logits, classes, frame.shape[:2])
+            if logits is not None:
+                labels, confidence = self._labels(logits, frame.shape[:2])
+            if len(classes) < len(self.names):
+                known = labels < len(classes)
+                unknown = np.iinfo(label_type(len(self.names))).max
+                labels = np.where(known, classes[np.where(known, labels, 0)], unknown).astype(
+                    label_type(len(self.names))
+                )
         self._latest = Result(
             self.index - 1, time, frame, labels, self.names, confidence, logits, classes, held=False, cut=cut
         )
@@ -206,11 +224,12 @@ class Stream:
     def logits(self, frame: npt.NDArray[np.uint8], time: float | None = None) -> npt.NDArray[np.float32]:
         """Advance by one frame and return its logits ``[N, H/8, W/8]`` at the model's size (of the candidates alone,
         with ``top_classes``)."""
-        return self._advance(frame, time)[0]
+        features, guidance, _ = self._advance(frame, time)
+        with self.stages("decoder"):
+            return self.engine.decode(features, guidance, self._candidates(features)[1])
 
-    def _advance(
-        self, frame: npt.NDArray[np.uint8], time: float | None
-    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.intp], bool]:
+    def _advance(self, frame: npt.NDArray[np.uint8], time: float | None) -> tuple[FrameFeatures, Any, bool]:
+        """Features and guidance of the next frame, and whether it begins a shot; the state has moved on."""
         features = self._features(frame)
         cut = self._cuts is not None and self._cuts(self.engine.feature(features, "tokens"))
         if cut:
@@ -221,13 +240,10 @@ class Stream:
                 self._warm_up(features, context)
             guidance, state = self.engine.step(features, context, self._ring[0])
             self._ring.append(state)
-        with self.stages("decoder"):
-            classes, embeddings = self._candidates(features)
-            logits = self.engine.decode(features, guidance, embeddings)
         self.index += 1
         self.computed += 1
         self._seen += 1
-        return logits, classes, cut
+        return features, guidance, cut
 
     def _candidates(self, features: FrameFeatures) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float32]]:
         """Indices and embeddings of the classes to decode."""
@@ -241,13 +257,12 @@ class Stream:
         return self._pruner.active(), self._chosen_embeddings
 
     def _labels(
-        self, logits: npt.NDArray[np.float32], classes: npt.NDArray[np.intp], size: tuple[int, int]
+        self, logits: npt.NDArray[np.float32], size: tuple[int, int]
     ) -> tuple[Labels, npt.NDArray[np.float32] | None]:
+        """Index into the rows of ``logits``, or unknown, of every pixel; and confidence, if it is needed."""
         wanted = self.options.confidence or self.options.unknown_below > 0
         confidence = np.empty(size, np.float32) if wanted else None
         labels = label_map(logits, size, self.threads, confidence)
-        if len(classes) < len(self.names):
-            labels = classes.astype(label_type(len(self.names)))[labels]
         if confidence is not None and self.options.unknown_below > 0:
             labels[confidence < self.options.unknown_below] = np.iinfo(labels.dtype).max
         return labels, confidence

@@ -8,9 +8,11 @@ import pytest
 
 from ov2vss_runtime.bundle import Bundle
 from ov2vss_runtime.errors import BackendError
-from ov2vss_runtime.ort_engine import OrtEngine, profile_options
+from ov2vss_runtime.labelmap import label_map
+from ov2vss_runtime.ort_engine import LABEL_MAP, OrtEngine, profile_options
 from ov2vss_runtime.segmenter import Segmenter
-from tests.conftest import run_program
+from ov2vss_runtime.stream import StreamOptions
+from tests.conftest import moving_frames, run_program
 
 NO_GPU = "CUDAExecutionProvider" not in onnxruntime.get_available_providers()
 
@@ -49,7 +51,7 @@ def test_chunks_of_classes(count: int) -> None:
         assert np.concatenate([np.arange(count)[p] for p in parts]).tolist() == list(range(count))
         assert count == 1 or all(p.stop - p.start > 1 for p in parts)
     rows = np.arange(count, dtype=np.float32)[:, None]
-    filled, parts = fill_up(rows)
+    filled, parts = fill_up(rows, CLASS_COUNTS)
     assert {p.stop - p.start for p in parts} <= set(CLASS_COUNTS)
     assert np.concatenate([filled[p] for p in parts])[:count].tolist() == rows.tolist()
     assert parts[-1].stop == len(filled)
@@ -64,3 +66,42 @@ def test_the_size_of_a_chunk_does_not_change_a_bit(bundle: Path) -> None:
     whole = engine._decode(features, guidance, words, 64)
     assert all(np.array_equal(engine._decode(features, guidance, words, k), whole) for k in (8, 16, 32))
     assert np.array_equal(engine.decode(features, guidance, words), whole)
+
+
+@pytest.mark.parametrize("count", [5, 75, 300])
+def test_labels_made_on_the_device_equal_those_of_the_kernel(bundle: Path, count: int) -> None:
+    """The path of the GPU providers, on the processor: chunks, running argmax, uint8 and uint16."""
+    engine = OrtEngine(Bundle.open(bundle))
+    words = np.random.default_rng(0).standard_normal((count, engine.bundle.manifest.vocabulary.embed_dim)).astype("f4")
+    words /= np.linalg.norm(words, axis=1, keepdims=True)
+    frame = moving_frames(1, engine.size)[0]
+    features = engine.backbone(frame)
+    guidance, _ = engine.step(features, features.context, engine.initial_state())
+    for size in ((100, 150), (180, 260)):
+        wanted = label_map(engine.decode(features, guidance, words), size)
+        found = engine.device_labels(features, guidance, words, size)
+        assert found.dtype == wanted.dtype
+        assert (found == wanted).mean() > 0.9999
+    assert engine.labels is None, "on a processor the kernel is faster"
+
+
+def test_the_stream_takes_labels_from_a_device(bundle: Path) -> None:
+    frames = moving_frames(4, (112, 168))
+    reference, segmenter = Segmenter.load(bundle), Segmenter.load(bundle)
+    segmenter.engine.labels = segmenter.engine.device_labels
+    words = [f"thing {k}" for k in range(50)]
+    for top in (0, 20):
+        options = StreamOptions(top_classes=top)
+        one, other = (s.stream(None, words, options=options) for s in (segmenter, reference))
+        for frame in frames:
+            have, want = one.step(frame), other.step(frame)
+            assert have.logits is None
+            assert (have.labels == want.labels).mean() > 0.9999
+    asked = segmenter.stream(None, words, options=StreamOptions(logits=True)).step(frames[0])
+    assert asked.logits.shape[0] == 50
+
+
+def test_the_stored_label_graph_is_what_the_exporter_makes() -> None:
+    from ov2vss_export.label_graph import label_graph
+
+    assert LABEL_MAP.read_bytes() == label_graph().SerializeToString(deterministic=True)
