@@ -2,8 +2,8 @@
 
     python benchmarks/memory.py --frames 10000 --plot memory.png --json memory.json
 
-A clip is looped through the whole of ``ov2vss-run`` (decoding ahead, network, labels, overlay, encoding, JSON Lines), and
-the resident memory of the process is read every few frames. Linux only. Exit code 1 if it grew by more than
+A clip is looped through the whole of ``ov2vss-run`` (reading ahead, network, labels, overlay, encoding, JSON Lines),
+and the resident memory of the process is read every few frames. Linux only. Exit code 1 if it grew by more than
 ``--bound`` MB after the first ``--settle`` frames.
 """
 
