@@ -1,4 +1,4 @@
-"""Every command and every piece of Python in the README and in the tutorial is run, in order, in one folder.
+"""Every command and every piece of Python in the README, the tutorial and runtime.md is run, in order, in one folder.
 
 ``video.mp4``, ``classes.txt`` and ``camvid`` are small ones made here; training commands get fewer iterations. What
 they leave behind cannot tell classes apart, so the export with low precisions takes the checkpoint in ``models``.
@@ -23,8 +23,8 @@ from tests.conftest import SCRIPTS, moving_frames, write_video
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-TUTORIAL = (ROOT / "docs/tutorial.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"(?:<!-- (.*?) -->\n)?```(bash|python)\n(.*?)```", README + TUTORIAL, re.S)
+TUTORIAL, RUNTIME = ((ROOT / f"docs/{name}.md").read_text(encoding="utf-8") for name in ("tutorial", "runtime"))
+BLOCKS = re.findall(r"(?:<!-- (.*?) -->\n)?```(bash|python)\n(.*?)```", README + TUTORIAL + RUNTIME, re.S)
 FEW = " --set iterations=4 --set per_frame_iterations=2 --set batch=2 --set crop=96x128 --set size=128x192"
 SHORT = {
     "python benchmarks/latency.py": " --frames 10",
@@ -58,6 +58,9 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("readme")
     street = islice(VideoReader(ROOT / "docs/images/street.mp4"), 50)
     write_video(folder / "video.mp4", [cv2.resize(f.rgb, (320, 180)) for f in street], audio=True)
+    (folder / "frames").mkdir()
+    for index, frame in enumerate(islice(VideoReader(folder / "video.mp4"), 4)):
+        cv2.imwrite(str(folder / "frames" / f"{index}.png"), cv2.cvtColor(frame.rgb, cv2.COLOR_RGB2BGR))
     (folder / "animals.txt").write_text("zebra\nhorse, pony\n")
     (folder / "classes.txt").write_text("road\ncar, automobile\nsky\ntree\n")
     small_camvid(folder / "camvid")
@@ -106,6 +109,10 @@ def test_commands(workplace: Path) -> None:
         "video.ov2vss.mp4",
         "zero-shot.md",
         "first.mp4",
+        "areas.jsonl",
+        "both.mp4",
+        "arrays",
+        "ten.mp4",
     } <= made
 
 
@@ -141,7 +148,7 @@ def test_run_command_on_a_fresh_environment(tmp_path: Path) -> None:
 
 
 def test_links_lead_somewhere() -> None:
-    for folder, text in ((ROOT, README), (ROOT / "docs", TUTORIAL)):
+    for folder, text in ((ROOT, README), (ROOT / "docs", TUTORIAL), (ROOT / "docs", RUNTIME)):
         for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", text):
             assert (folder / target).exists(), target
 

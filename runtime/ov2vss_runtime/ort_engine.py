@@ -27,6 +27,9 @@ PROVIDERS = {
 }
 
 
+CRASHES = ["FuseFp16InitializerToFp32NodeTransformer"]
+"""Optimizer of fp16 graphs on the processor that ends the process with a segmentation fault on CLIP's text tower
+(onnxruntime 1.32)."""
 CLASS_CHUNKS = (8, 16, 32, 64)
 """Classes per run of the decoder that are tried: what is best depends on the processor's caches. The logits are the
 same bits for all of them, but not for one class alone (see :func:`chunks`)."""
@@ -86,6 +89,7 @@ class OrtEngine(BundleEngine):
         super().__init__(bundle, variant, threads)
         self._ort, self._replace = require_provider(provider), replace or {}
         self._provider = provider
+        self._disabled = CRASHES if provider == "cpu" and self.precision == "fp16" else None
         self._device = "cpu" if provider == "cpu" else "cuda"
         # On a GPU the label map is made there too.
         self.labels = self.device_labels if self._device != "cpu" else None
@@ -118,7 +122,9 @@ class OrtEngine(BundleEngine):
         chosen = PROVIDERS["cuda" if graph == "label_map" and self._provider == "tensorrt" else self._provider]
         providers = [(name, self._options(name, graph)) for name in chosen]
         try:
-            session = ort.InferenceSession(self._replace.get(graph, str(path)), options, providers=providers)
+            session = ort.InferenceSession(
+                self._replace.get(graph, str(path)), options, providers=providers, disabled_optimizers=self._disabled
+            )
         except Exception as error:
             reason = str(error).splitlines()[0][:200]
             raise BundleError(

@@ -147,9 +147,14 @@ def test_a_model_with_clip_is_exported_and_verified(
     from ov2vss_runtime.vocabulary import Vocabulary
 
     words = Vocabulary.from_lines(clip_checkpoint.run.classes, "run")
-    gates = export_bundle(ExportRequest(clip_checkpoint, words, tmp_path / "bundle", (96, 160)))
-    assert list(gates) == ["fp32"]
+    request = ExportRequest(
+        clip_checkpoint, words, tmp_path / "bundle", (96, 160), ("fp32", "fp16"), allow_parity_failure=True
+    )
+    gates = export_bundle(request)
+    assert list(gates) == ["fp32", "fp16"]
     assert all(gate.passed for gate in gates["fp32"])
+    # Untrained, it calls nearly every pixel a tie; its graphs must be right all the same.
+    assert all(gate.passed for gate in gates["fp16"] if "agreement" not in gate.name)
     manifest = Bundle.open(tmp_path / "bundle").manifest
     assert manifest.source["image_encoder_sha256"] == clip_checkpoint.run.image_encoder_sha256
 
