@@ -23,7 +23,9 @@ from tests.conftest import SCRIPTS, moving_frames, write_video
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-TUTORIAL, RUNTIME = ((ROOT / f"docs/{name}.md").read_text(encoding="utf-8") for name in ("tutorial", "runtime"))
+TUTORIAL, RUNTIME, GALLERY = (
+    (ROOT / f"docs/{name}.md").read_text(encoding="utf-8") for name in ("tutorial", "runtime", "gallery")
+)
 BLOCKS = re.findall(r"(?:<!-- (.*?) -->\n)?```(bash|python)\n(.*?)```", README + TUTORIAL + RUNTIME, re.S)
 FEW = " --set iterations=4 --set per_frame_iterations=2 --set batch=2 --set crop=96x128 --set size=128x192"
 SHORT = {
@@ -148,7 +150,7 @@ def test_run_command_on_a_fresh_environment(tmp_path: Path) -> None:
 
 
 def test_links_lead_somewhere() -> None:
-    for folder, text in ((ROOT, README), (ROOT / "docs", TUTORIAL), (ROOT / "docs", RUNTIME)):
+    for folder, text in ((ROOT, README), (ROOT / "docs", TUTORIAL), (ROOT / "docs", RUNTIME + GALLERY)):
         for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", text):
             assert (folder / target).exists(), target
 
