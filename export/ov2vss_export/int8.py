@@ -8,11 +8,12 @@ the decoder stay float32, they are small and sum over many tokens.
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -107,15 +108,14 @@ class Quantizer:
 
     def _with_nncf(self, chosen: list[str]) -> onnx.ModelProto:
         """NNCF's post-training quantization of some layers."""
-        # Without this, importing NNCF reports its use to its makers over the network.
-        os.environ["NNCF_CI"] = "1"
-        import nncf
-
-        logging.getLogger("nncf").setLevel(logging.ERROR)
         model = fold_casts(self.model)
         left = [node.name for node in model.graph.node if node.op_type in KINDS and node.name not in set(chosen)]
         attention = any(node.op_type == "MatMul" and node.name in set(chosen) for node in model.graph.node)
         with _quiet():
+            # Without this, importing NNCF reports its use to its makers over the network.
+            os.environ["NNCF_CI"] = "1"
+            import nncf
+
             quantized = nncf.quantize(
                 model,
                 nncf.Dataset(self.frames, lambda frame: {"frame": frame[None]}),
@@ -208,11 +208,16 @@ def _additions(model: onnx.ModelProto, quantized: list[str]) -> list[str]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """onnxruntime advises on the root logger."""
-    logger = logging.getLogger()
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    """onnxruntime and NNCF advise on the root logger, on theirs, and with bars of their own."""
+    loggers = [logging.getLogger(name) for name in ("", "nncf", "torch")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    onnxruntime.set_default_logger_severity(3)
     try:
-        yield
+        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            yield
     finally:
-        logger.setLevel(level)
+        onnxruntime.set_default_logger_severity(2)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
