@@ -30,6 +30,8 @@ BLOCKS = re.findall(r"(?:<!-- (.*?) -->\n)?```(bash|python)\n(.*?)```", README +
 FEW = " --set iterations=4 --set per_frame_iterations=2 --set batch=2 --set crop=96x128 --set size=128x192"
 SHORT = {
     "python benchmarks/latency.py": " --frames 10",
+    "python benchmarks/scaling.py": " --frames 3",
+    "python benchmarks/memory.py": " --frames 40 --settle 20",
     "ov2vss-train --out runs/shapes": " --set iterations=4 --set per_frame_iterations=2 --set batch=2",
     "ov2vss-train --preset lite": FEW,
     "ov2vss-export --ckpt": " --size 128x192",
