@@ -54,7 +54,7 @@ log = logging.getLogger("ov2vss")
 PLANS = {
     "fp32": {"fp32": ("onnxruntime", "openvino", "tensorrt")},
     "fp16": {"fp16": ("onnxruntime", "tensorrt")},
-    "int8": {"int8": ("onnxruntime",), "int8-openvino": ("openvino",), "int8-tensorrt": ("tensorrt",)},
+    "int8": {"int8": ("onnxruntime", "openvino"), "int8-tensorrt": ("tensorrt",)},
 }
 """Precision -> variants that it asks for -> engines that each serves, its own engine first."""
 TOKENIZER, CACHE, PARITY = "tokenizer.json", "vocabulary.safetensors", "parity.safetensors"

@@ -1,19 +1,16 @@
 """int8 backbone graphs: static QDQ, calibrated on the user's own frames, sensitive layers left in float32.
 
-Engines want different files. ONNX Runtime is fast with unsigned activations (U8S8); TensorRT takes symmetric signed
-ones (S8S8) whose biases stay in float32; for OpenVINO NNCF quantizes, whose file keeps the worst frames nearer to
-float32 there. Only the image towers are quantized: convolutions, and linear layers with constant weights. The step and
-the decoder stay float32, they are small and sum over many tokens.
+Engines want different files. ONNX Runtime and OpenVINO are fast with unsigned activations (U8S8); TensorRT takes
+symmetric signed ones (S8S8) whose biases stay in float32. Only the image towers are quantized: convolutions, and linear
+layers with constant weights. The step and the decoder stay float32, they are small and sum over many tokens.
 """
 
 from __future__ import annotations
 
-import io
 import logging
-import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,8 +81,6 @@ class Quantizer:
     def quantize(self, engine: str, skip: Iterable[str] = (), only: str | None = None) -> onnx.ModelProto:
         """The graph with all layers quantized but ``skip``, or with ``only`` one."""
         chosen = [only] if only is not None else [name for name in self.layers if name not in set(skip)]
-        if engine == "openvino":
-            return self._with_nncf(chosen)
         nodes = [*chosen, *(f for name in chosen for f in self._followers.get(name, ()))]
         if only is None:
             nodes += _additions(self.model, nodes)
@@ -105,31 +100,6 @@ class Quantizer:
                 extra_options=dict(style.options),
             )
         return onnx.load(out)
-
-    def _with_nncf(self, chosen: list[str]) -> onnx.ModelProto:
-        """NNCF's post-training quantization of some layers."""
-        model = fold_casts(self.model)
-        left = [node.name for node in model.graph.node if node.op_type in KINDS and node.name not in set(chosen)]
-        attention = any(node.op_type == "MatMul" and node.name in set(chosen) for node in model.graph.node)
-        with _quiet():
-            # Without this, importing NNCF reports its use to its makers over the network.
-            os.environ["NNCF_CI"] = "1"
-            import nncf
-
-            quantized = nncf.quantize(
-                model,
-                nncf.Dataset(self.frames, lambda frame: {"frame": frame[None]}),
-                preset=nncf.QuantizationPreset.PERFORMANCE,
-                model_type=nncf.ModelType.TRANSFORMER if attention else None,
-                target_device=nncf.TargetDevice.CPU,
-                subset_size=len(self.frames),
-                ignored_scope=nncf.IgnoredScope(names=left),
-            )
-        used = {name for node in quantized.graph.node for name in node.input}
-        for tensor in [t for t in quantized.graph.initializer if t.name not in used]:
-            quantized.graph.initializer.remove(tensor)
-        onnx.checker.check_model(quantized, full_check=True)
-        return quantized
 
     def sensitivity(self, engine: str, frames: list[npt.NDArray[np.uint8]]) -> dict[str, float]:
         """Relative error of the graph's worst output when one layer alone is quantized; the worst layer first."""
@@ -167,19 +137,6 @@ class Quantizer:
         return [session.run(None, {"frame": frame[None]}) for frame in frames]
 
 
-def fold_casts(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy in which casts of constants are constants, which NNCF wants."""
-    copy = onnx.ModelProto.FromString(model.SerializeToString())
-    constants = {t.name: t for t in copy.graph.initializer}
-    for node in [n for n in copy.graph.node if n.op_type == "Cast" and n.input[0] in constants]:
-        kind = next(a.i for a in node.attribute if a.name == "to")
-        values = onnx.numpy_helper.to_array(constants[node.input[0]])
-        values = values.astype(onnx.helper.tensor_dtype_to_np_dtype(kind))
-        copy.graph.initializer.append(onnx.numpy_helper.from_array(values, node.output[0]))
-        copy.graph.node.remove(node)
-    return copy
-
-
 def _followers(model: onnx.ModelProto) -> dict[str, list[str]]:
     """The activation that alone uses a layer's output, by layer."""
     users: dict[str, list[onnx.NodeProto]] = {}
@@ -208,16 +165,11 @@ def _additions(model: onnx.ModelProto, quantized: list[str]) -> list[str]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """onnxruntime and NNCF advise on the root logger, on theirs, and with bars of their own."""
-    loggers = [logging.getLogger(name) for name in ("", "nncf", "torch")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    onnxruntime.set_default_logger_severity(3)
+    """onnxruntime advises on the root logger."""
+    logger = logging.getLogger()
+    level = logger.level
+    logger.setLevel(logging.ERROR)
     try:
-        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-            yield
+        yield
     finally:
-        onnxruntime.set_default_logger_severity(2)
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        logger.setLevel(level)
