@@ -22,7 +22,7 @@ def test_tiny_graphs_build(bundle: Path, graph: str, variant: str) -> None:
     assert len(plan) > 50_000
 
 
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 @pytest.mark.parametrize("graph", GRAPHS)
 def test_street_lite_graphs_build(graph: str, precision: str) -> None:
     opened = Bundle.open(builtin_bundles()["street-lite"])
