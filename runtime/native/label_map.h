@@ -5,9 +5,17 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <limits>
 #include <thread>
 #include <vector>
+
+// The inner loops are compiled for several instruction sets, and the loader picks the best that the processor has.
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && defined(__linux__)
+#define OV2VSS_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define OV2VSS_CLONES
+#endif
 
 namespace ov2vss {
 
@@ -29,21 +37,75 @@ struct Axis {
 
 // A class that is this far below the best one has less than 2e-9 of its share of the softmax.
 constexpr float kNegligible = 20.0f;
+// Output columns that are worked on at a time: the best values of a cell's rows stay in the first cache.
+constexpr int kBlock = 128;
+
+// One row of one class, `row` [w], at the output columns [begin, end).
+OV2VSS_CLONES static void interpolate_row(const float* row, const int* low, const int* high, const float* weight,
+                                          int begin, int end, float* out) {
+    for (int x = begin; x < end; ++x) {
+        const float d = weight[x];
+        out[x - begin] = (1.0f - d) * row[low[x]] + d * row[high[x]];
+    }
+}
+
+// A class joins one output row: where it is better, `best` and `label` become its own.
+OV2VSS_CLONES static void join(const float* top, const float* bottom, float a, float b, int index, int count, float* best,
+                               std::int32_t* label) {
+    for (int x = 0; x < count; ++x) {
+        const float value = a * top[x] + b * bottom[x];
+        const bool better = value > best[x];
+        best[x] = better ? value : best[x];
+        label[x] = better ? index : label[x];
+    }
+}
+
+// A class adds its share of the softmax, exp(value - best), to one output row; within 1e-5 of its value.
+//
+// exp(x) = 2^k * exp(f) with f in [-ln 2 / 2, ln 2 / 2], written so that compilers vectorize it.
+OV2VSS_CLONES static void add_share(const float* top, const float* bottom, float a, float b, int count, const float* best,
+                                    float* sum) {
+    float series[kBlock], power[kBlock];
+    std::int32_t bits[kBlock];
+    for (int x = 0; x < count; ++x) {
+        const float distance = a * top[x] + b * bottom[x] - best[x];
+        const float below = (distance > -80.0f ? distance : -80.0f) * 1.44269504f;
+        const std::int32_t k = static_cast<std::int32_t>(below - 0.5f);  // to the nearest, as below <= 0
+        const float f = (below - static_cast<float>(k)) * 0.69314718f;
+        series[x] = 1.0f + f * (1.0f + f * (0.5f + f * (1.6666667e-1f + f * (4.1666668e-2f + f * 8.3333338e-3f))));
+        bits[x] = (k + 127) * (1 << 23);
+    }
+    std::memcpy(power, bits, sizeof(float) * static_cast<std::size_t>(count));
+    for (int x = 0; x < count; ++x) sum[x] += series[x] * power[x];
+}
 
 // Labels for output rows [row_begin, row_end), and the winner's softmax over all classes unless `confidence` is null.
 //
 // All output pixels of one cell (four neighbouring logits) are convex combinations of its corners. A class whose largest
-// corner is below the largest "smallest corner" of any class therefore wins nowhere in the cell, and is not interpolated.
-// For the softmax the same holds with a distance below which a class does not count.
+// corner is below the largest "smallest corner" of any class therefore wins nowhere in the cell; one that wins in none
+// of a block's cells is not interpolated there. For the softmax the same holds with a distance below which a class does
+// not count.
 template <typename Label>
 void label_rows(const float* logits, int classes, int h, int w, const Axis& rows, const Axis& columns, Label* labels,
                 float* confidence, int row_begin, int row_end) {
     const float reach = confidence ? kNegligible : 0.0f;
     const int width = static_cast<int>(columns.low.size());
     const std::size_t plane = static_cast<std::size_t>(h) * w;
-    std::vector<float> floor_value(w), column_min(w), column_max(w);
-    std::vector<std::vector<int>> candidates(w);
-    std::vector<float> values;
+    const int blocks = (width + kBlock - 1) / kBlock;
+    int tallest = 1;
+    for (int y = row_begin, run = 0; y < row_end; ++y) {
+        run = y > row_begin && rows.low[y] == rows.low[y - 1] ? run + 1 : 1;
+        tallest = std::max(tallest, run);
+    }
+    std::vector<float> floor_value(w), column_min(w), column_max(w), top(kBlock), bottom(kBlock);
+    std::vector<float> best(static_cast<std::size_t>(tallest) * kBlock), sum(best.size());
+    std::vector<std::int32_t> label(best.size());
+    std::vector<std::vector<int>> candidates(blocks);
+    std::vector<int> block_first(blocks), block_last(blocks);
+    for (int k = 0; k < blocks; ++k) {
+        block_first[k] = columns.low[k * kBlock];
+        block_last[k] = columns.low[std::min(width, (k + 1) * kBlock) - 1];
+    }
 
     int y = row_begin;
     while (y < row_end) {
@@ -53,61 +115,61 @@ void label_rows(const float* logits, int classes, int h, int w, const Axis& rows
 
         std::fill(floor_value.begin(), floor_value.end(), -std::numeric_limits<float>::infinity());
         for (int n = 0; n < classes; ++n) {
-            const float* top = logits + n * plane + static_cast<std::size_t>(y0) * w;
-            const float* bottom = logits + n * plane + static_cast<std::size_t>(y1) * w;
-            for (int x = 0; x < w; ++x) column_min[x] = std::min(top[x], bottom[x]);
+            const float* upper = logits + n * plane + static_cast<std::size_t>(y0) * w;
+            const float* lower = logits + n * plane + static_cast<std::size_t>(y1) * w;
+            for (int x = 0; x < w; ++x) column_min[x] = std::min(upper[x], lower[x]);
             for (int x = 0; x + 1 < w; ++x)
                 floor_value[x] = std::max(floor_value[x], std::min(column_min[x], column_min[x + 1]));
             floor_value[w - 1] = std::max(floor_value[w - 1], column_min[w - 1]);
         }
         for (auto& list : candidates) list.clear();
         for (int n = 0; n < classes; ++n) {
-            const float* top = logits + n * plane + static_cast<std::size_t>(y0) * w;
-            const float* bottom = logits + n * plane + static_cast<std::size_t>(y1) * w;
-            for (int x = 0; x < w; ++x) column_max[x] = std::max(top[x], bottom[x]);
-            for (int x = 0; x < w; ++x) {
-                const float highest = x + 1 < w ? std::max(column_max[x], column_max[x + 1]) : column_max[x];
-                if (highest >= floor_value[x] - reach) candidates[x].push_back(n);
+            const float* upper = logits + n * plane + static_cast<std::size_t>(y0) * w;
+            const float* lower = logits + n * plane + static_cast<std::size_t>(y1) * w;
+            for (int x = 0; x < w; ++x) column_max[x] = std::max(upper[x], lower[x]);
+            for (int k = 0; k < blocks; ++k) {
+                bool wins = false;
+                for (int x = block_first[k]; x <= block_last[k] && !wins; ++x) {
+                    const float highest = x + 1 < w ? std::max(column_max[x], column_max[x + 1]) : column_max[x];
+                    wins = highest >= floor_value[x] - reach;
+                }
+                if (wins) candidates[k].push_back(n);
             }
         }
-        for (; y < y_next; ++y) {
-            const float b = rows.weight[y], a = 1.0f - b;
-            Label* out = labels + static_cast<std::size_t>(y) * width;
-            float* sure = confidence ? confidence + static_cast<std::size_t>(y) * width : nullptr;
-            for (int x = 0; x < width; ++x) {
-                const int x0 = columns.low[x], x1 = columns.high[x];
-                const std::vector<int>& list = candidates[x0];
-                if (list.size() == 1) {
-                    out[x] = static_cast<Label>(list[0]);
-                    if (sure) sure[x] = 1.0f;
-                    continue;
-                }
-                const float d = columns.weight[x], c = 1.0f - d;
-                float best = -std::numeric_limits<float>::infinity();
-                int winner = list.empty() ? 0 : list[0];
-                if (sure && values.size() < list.size()) values.resize(list.size());
-                std::size_t kept = 0;
+        const int height = y_next - y;
+        for (int k = 0; k < blocks; ++k) {
+            const int begin = k * kBlock, end = std::min(width, begin + kBlock), count = end - begin;
+            const std::vector<int>& list = candidates[k];
+            std::fill(best.begin(), best.end(), -std::numeric_limits<float>::infinity());
+            std::fill(label.begin(), label.end(), list.empty() ? 0 : list[0]);
+            std::fill(sum.begin(), sum.end(), 0.0f);
+            for (int pass = 0; pass < (confidence ? 2 : 1); ++pass) {
+                if (pass == 0 && list.size() == 1 && !confidence) break;
                 for (int n : list) {
-                    const float* top = logits + n * plane + static_cast<std::size_t>(y0) * w;
-                    const float* bottom = logits + n * plane + static_cast<std::size_t>(y1) * w;
-                    const float value = a * (c * top[x0] + d * top[x1]) + b * (c * bottom[x0] + d * bottom[x1]);
-                    if (sure) values[kept++] = value;
-                    if (value > best) {
-                        best = value;
-                        winner = n;
+                    const float* plane_of = logits + n * plane;
+                    interpolate_row(plane_of + static_cast<std::size_t>(y0) * w, columns.low.data(), columns.high.data(),
+                                    columns.weight.data(), begin, end, top.data());
+                    interpolate_row(plane_of + static_cast<std::size_t>(y1) * w, columns.low.data(), columns.high.data(),
+                                    columns.weight.data(), begin, end, bottom.data());
+                    for (int r = 0; r < height; ++r) {
+                        const float b = rows.weight[y + r], a = 1.0f - b;
+                        const std::size_t at = static_cast<std::size_t>(r) * kBlock;
+                        if (pass == 0)
+                            join(top.data(), bottom.data(), a, b, n, count, best.data() + at, label.data() + at);
+                        else
+                            add_share(top.data(), bottom.data(), a, b, count, best.data() + at, sum.data() + at);
                     }
-                }
-                out[x] = static_cast<Label>(winner);
-                if (sure) {
-                    float sum = 0.0f;
-                    for (std::size_t k = 0; k < kept; ++k) {
-                        const float below = values[k] - best;
-                        if (below > -kNegligible) sum += std::exp(below);
-                    }
-                    sure[x] = 1.0f / sum;
                 }
             }
+            for (int r = 0; r < height; ++r) {
+                const std::size_t at = static_cast<std::size_t>(r) * kBlock;
+                const std::size_t to = static_cast<std::size_t>(y + r) * width + begin;
+                for (int x = 0; x < count; ++x) labels[to + x] = static_cast<Label>(label[at + x]);
+                if (confidence)
+                    for (int x = 0; x < count; ++x) confidence[to + x] = 1.0f / sum[at + x];
+            }
         }
+        y = y_next;
     }
 }
 

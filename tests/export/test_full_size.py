@@ -1,4 +1,4 @@
-"""The paper's models at full size with random weights: exported, verified, and built by TensorRT-RTX. Tens of minutes."""
+"""The paper's models at full size with random weights: exported, verified, built by TensorRT-RTX. Tens of minutes."""
 
 import json
 import subprocess
