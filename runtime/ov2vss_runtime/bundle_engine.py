@@ -32,7 +32,7 @@ def cache_folder(engine: str) -> Path:
 class BundleEngine:
     """Base of the engines. Stateless and thread-safe: one engine serves many streams.
 
-    A subclass has :meth:`run_graph` and the methods of :class:`ov2vss_runtime.engine.Engine` that stream.
+    A subclass has :meth:`run_graph`, :meth:`_run` and the other methods of :class:`ov2vss_runtime.engine.Engine`.
 
     Args:
         bundle: a checked bundle.
@@ -55,6 +55,15 @@ class BundleEngine:
     def run_graph(self, graph: str, feed: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
         """One graph on numpy inputs, all its outputs by name."""
         raise NotImplementedError
+
+    def _run(self, graph: str, feed: dict[str, Any]) -> dict[str, Any]:
+        """One graph from the engine's own arrays to new ones of the same kind."""
+        raise NotImplementedError
+
+    def step(self, features: FrameFeatures, context: Any, state: Any) -> tuple[Any, Any]:
+        feed = {name: features.payload[name] for name in STEP_INPUTS} | {"context": context, "state_in": state}
+        outputs = self._run("stcf_step", feed)
+        return outputs["guidance"], outputs["state_out"]
 
     def feature(self, features: FrameFeatures, name: str) -> npt.NDArray[np.float32]:
         """``tokens`` or ``dense`` of a frame as a numpy array, valid until the next frame."""

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ov2vss_runtime.bundle import Bundle
-from ov2vss_runtime.bundle_engine import DECODER_INPUTS, STEP_INPUTS, BundleEngine, cache_folder
+from ov2vss_runtime.bundle_engine import DECODER_INPUTS, BundleEngine, cache_folder
 from ov2vss_runtime.engine import FrameFeatures
 from ov2vss_runtime.errors import BackendError, BundleError
 
@@ -133,11 +133,6 @@ class OpenVinoEngine(BundleEngine):
 
     def initial_state(self) -> Any:
         return np.zeros(self.bundle.manifest.state.shape, np.float32)
-
-    def step(self, features: FrameFeatures, context: Any, state: Any) -> tuple[Any, Any]:
-        feed = {name: features.payload[name] for name in STEP_INPUTS} | {"context": context, "state_in": state}
-        outputs = self._run("stcf_step", feed)
-        return outputs["guidance"], outputs["state_out"]
 
     def decode(
         self, features: FrameFeatures, guidance: Any, embeddings: npt.NDArray[np.float32]

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from ov2vss_runtime import tensorrt_plans as plans
 from ov2vss_runtime.bundle import Bundle
-from ov2vss_runtime.bundle_engine import DECODER_INPUTS, STEP_INPUTS, BundleEngine, cache_folder
+from ov2vss_runtime.bundle_engine import DECODER_INPUTS, BundleEngine, cache_folder
 from ov2vss_runtime.cuda_memory import Cuda, DeviceArray, Pool, host_array
 from ov2vss_runtime.engine import FrameFeatures
 from ov2vss_runtime.errors import BackendError
@@ -160,11 +160,6 @@ class TensorRtEngine(BundleEngine):
         zeros = DeviceArray(self._device, tuple(state.shape), state.dtype)
         self._cuda.clear(zeros.address, zeros.size)
         return zeros
-
-    def step(self, features: FrameFeatures, context: Any, state: Any) -> tuple[Any, Any]:
-        feed = {name: features.payload[name] for name in STEP_INPUTS} | {"context": context, "state_in": state}
-        outputs = self._run("stcf_step", feed)
-        return outputs["guidance"], outputs["state_out"]
 
     def decode(
         self, features: FrameFeatures, guidance: Any, embeddings: npt.NDArray[np.float32]
