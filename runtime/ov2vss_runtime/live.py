@@ -23,6 +23,8 @@ log = logging.getLogger("ov2vss.runtime")
 
 TICKS = 90_000
 """Units of time a second in live sources."""
+FASTEST = 240
+"""Frames a second that are believed."""
 TIMEOUT = 5.0
 """Seconds without data after which a connection counts as lost."""
 BACK_OFF = (0.25, 0.5, 1.0, 2.0)
@@ -72,7 +74,9 @@ class NetworkSource(LiveSource):
                 f"{self.shown} cannot be opened ({reason(error)})", "check the address, and that the stream is on"
             ) from None
         stream = self._container.streams.video[0]
-        self.rate = stream.average_rate or stream.base_rate or Fraction(25)
+        rate = stream.average_rate or stream.base_rate
+        # Some streams only know the ticks of their clock.
+        self.rate = rate if rate is not None and 1 <= rate <= FASTEST else Fraction(25)
         self.pixel_aspect = stream.sample_aspect_ratio or Fraction(1)
         self.height, self.width = stream.codec_context.height, stream.codec_context.width
         self.bt709 = is_bt709(stream.codec_context.colorspace, self.height)
@@ -94,10 +98,12 @@ class NetworkSource(LiveSource):
         began: float | None = None
         offset, gap, fault = 0.0, False, None
         while self._container is not None:
+            # Iterated over once: what is closed is not tried again.
+            container, self._container = self._container, None
             first: float | None = None
             position = 0.0
             try:
-                for frame in self._container.decode(video=0):
+                for frame in container.decode(video=0):
                     began = began or time.monotonic()
                     position = frame.time if frame.time is not None else position + float(1 / self.rate)
                     if first is None:
@@ -111,14 +117,16 @@ class NetworkSource(LiveSource):
             except FFmpegError as error:
                 fault = reason(error)
             finally:
-                self._container.close()
+                container.close()
             if self._length is not None:
                 if position < self._length - 1:
                     raise VideoError(f"{self.shown} broke off at {position:.1f} of {self._length:.1f} s", "try again")
                 return
             self._container, gap = self._reconnect(fault), True
         if began is None:
-            raise VideoError(f"{self.shown} sent no picture ({fault or 'closed'})", "check the stream with ffprobe")
+            raise VideoError(
+                f"{self.shown} sent no picture ({fault or 'closed'})", "open it again, or check the stream"
+            )
 
     def _reconnect(self, fault: str | None) -> InputContainer | None:
         """The stream again; None if it ended."""

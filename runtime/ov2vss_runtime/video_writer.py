@@ -11,6 +11,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 from av.error import FFmpegError
+from av.video.frame import PictureType
 from av.video.reformatter import Colorspace
 
 from ov2vss_runtime.errors import VideoError
@@ -20,6 +21,8 @@ from ov2vss_runtime.video import reason
 # Fragmented, so that an unfinished file plays; the header is written with the first fragment, so that it can hold the
 # offsets of the copied audio.
 MP4_FLAGS = "frag_keyframe+delay_moov+default_base_moof"
+FRAGMENT = 1
+"""Seconds of video, by its timestamps, that a fragment holds: a killed run loses the last one."""
 MP4_AUDIO = {"aac", "mp3", "ac3", "eac3", "alac", "opus", "flac"}
 
 
@@ -68,7 +71,8 @@ class VideoWriter:
         codec.colorspace = codec.color_primaries = codec.color_trc = 1 if source.bt709 else 6
         codec.color_range = 1  # 16..235
         # No look-ahead: what was written is in the file but for the frames of the last fragment.
-        self.stream.options = {"crf": "20", "preset": "veryfast", "rc-lookahead": "0"}
+        self.stream.options = {"crf": "20", "preset": "veryfast", "rc-lookahead": "0", "forced-idr": "1"}
+        self._key: int | None = None
         self._audio_source = source.audio() if copy_audio else None
         self._audio: dict[int, av.AudioStream] = {}
         if self._audio_source is not None:
@@ -88,6 +92,8 @@ class VideoWriter:
             frame = av.VideoFrame.from_ndarray(rgb, format="rgb24")
             frame = frame.reformat(format=self.stream.pix_fmt, dst_colorspace=self._matrix)
             frame.pts, frame.time_base = pts, self.stream.codec_context.time_base
+            if self._key is None or (pts - self._key) * frame.time_base >= FRAGMENT:
+                self._key, frame.pict_type = pts, PictureType.I
             for packet in self.stream.encode(frame):
                 self.container.mux(packet)
         except (OSError, FFmpegError) as error:

@@ -58,6 +58,59 @@ def test_colours_are_rgb(tmp_path: Path, rgb: tuple[int, int, int]) -> None:
         assert np.abs(mean - rgb).max() < 12
 
 
+@pytest.mark.parametrize(("size", "matrix"), [((720, 1280), 1), ((480, 640), 6)])
+@pytest.mark.parametrize("rgb", [(200, 30, 30), (30, 180, 60), (40, 60, 210)])
+def test_colour_matrices(tmp_path: Path, size: tuple[int, int], matrix: int, rgb: tuple[int, int, int]) -> None:
+    """HD is BT.709, the rest BT.601: read so where a file does not say, and written with its name."""
+    luma = {1: (0.2126, 0.7152, 0.0722), 6: (0.299, 0.587, 0.114)}[matrix]
+    red, green, blue = (c / 255 for c in rgb)
+    y = luma[0] * red + luma[1] * green + luma[2] * blue
+    planes = (16 + 219 * y, 128 + 224 * (blue - y) / (2 * (1 - luma[2])), 128 + 224 * (red - y) / (2 * (1 - luma[0])))
+    with av.open(str(tmp_path / "in.mkv"), "w") as container:
+        stream = container.add_stream("ffv1", rate=25)
+        (stream.height, stream.width), stream.pix_fmt = size, "yuv420p"
+        frame = av.VideoFrame(size[1], size[0], "yuv420p")
+        for plane, value in zip(frame.planes, planes, strict=True):
+            plane.update(np.full((plane.height, plane.line_size), round(value), np.uint8).tobytes())
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    copy(tmp_path / "in.mkv", tmp_path / "out.mp4")
+    for name in ("in.mkv", "out.mp4"):
+        mean = next(iter(VideoReader(tmp_path / name))).rgb.reshape(-1, 3).mean(0)
+        assert np.abs(mean - rgb).max() < 6, name  # the other matrix is off by 15 and more
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        assert container.streams.video[0].codec_context.colorspace == matrix
+
+
+def test_anamorphic_pixels_are_kept(tmp_path: Path) -> None:
+    path = tmp_path / "in.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 96, "yuv420p"
+        stream.codec_context.sample_aspect_ratio = Fraction(8, 3)
+        for frame in moving_frames(3, (96, 64)):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode(None))
+    assert VideoReader(path).pixel_aspect == Fraction(8, 3)
+    copy(path, tmp_path / "out.mp4")
+    reader = VideoReader(tmp_path / "out.mp4")
+    assert (reader.width, reader.height, reader.pixel_aspect) == (64, 96, Fraction(8, 3))
+
+
+def test_slow_video_has_a_fragment_a_second(tmp_path: Path) -> None:
+    """Two frames a second under a nominal rate of 25: a key frame for every second, not for every 25 frames."""
+    stamps = [500 * k for k in range(20)]
+    source = VideoReader(write_video(tmp_path / "in.mkv", moving_frames(20), stamps, Fraction(1, 1000)))
+    source.rate = Fraction(25)
+    with VideoWriter(tmp_path / "out.mp4", source) as writer:
+        for frame in source:
+            writer.write(frame.rgb, frame.pts)
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        keys = [float(p.pts * p.time_base) for p in container.demux(video=0) if p.size and p.is_keyframe]
+    assert keys == pytest.approx([float(k) for k in range(10)], abs=1e-3)
+    assert (tmp_path / "out.mp4").read_bytes().count(b"moof") == 10
+
+
 def test_odd_sizes_are_kept(tmp_path: Path) -> None:
     source = write_video(tmp_path / "in.mkv", moving_frames(4, (75, 101)), codec="ffv1", pix_fmt="bgr0")
     copy(source, tmp_path / "out.mp4")
