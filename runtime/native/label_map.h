@@ -10,8 +10,8 @@
 #include <thread>
 #include <vector>
 
-// The inner loops are compiled for several instruction sets, and the loader picks the best that the processor has.
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && defined(__linux__)
+// The inner loops are compiled for several instruction sets, and the loader (glibc's) picks the best that there is.
+#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && __GNUC__ >= 12 && !defined(__clang__)
 #define OV2VSS_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
 #define OV2VSS_CLONES
