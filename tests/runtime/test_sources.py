@@ -258,10 +258,10 @@ def test_a_slow_consumer_never_lags_more_than_the_queue() -> None:
                 break
         dropped = frames.dropped
     tv.stop()
-    assert dropped > 80
+    assert dropped > 30  # of 150 that a machine with nothing else to do sends
     # A frame waits for at most the one that is being worked on, plus what the codec keeps; without dropping, the
     # fifteenth would be 2.5 s old.
-    assert max(ages[3:]) < 0.9, ages
+    assert max(ages[3:]) < 1.5, ages
 
 
 def test_prefetch_hands_on_errors_after_what_came_before() -> None:
