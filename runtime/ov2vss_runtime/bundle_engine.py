@@ -41,6 +41,9 @@ class BundleEngine:
         precision: what it computes in, if that is not the variant's.
     """
 
+    rounds_as_exported = False
+    """Whether int8 gives the values of the export, which ran on onnxruntime's CPU provider."""
+
     def __init__(self, bundle: Bundle, variant: str, threads: int | None, precision: str | None = None) -> None:
         self.bundle, self.variant = bundle, variant
         self.precision = precision or bundle.manifest.variants[variant].precision

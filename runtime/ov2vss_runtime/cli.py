@@ -184,9 +184,10 @@ def main(
     """
     from ov2vss_runtime.outputs import Targets
     from ov2vss_runtime.overlay import OverlayStyle
+    from ov2vss_runtime.preprocess import parse_size
     from ov2vss_runtime.runner import run
     from ov2vss_runtime.segmenter import Segmenter
-    from ov2vss_runtime.sources import SourceOptions, open_source, parse_raw
+    from ov2vss_runtime.sources import SourceOptions, open_source
     from ov2vss_runtime.stream import StreamOptions
 
     if out is not None and (out_dir is not None or len(sources) > 1):
@@ -205,7 +206,7 @@ def main(
         raise OV2VSSError("--raw and the source - need each other", "give raw frames on standard input, and their size")
     style = OverlayStyle(alpha, outlines, legend, side_by_side)
     stream_options = StreamOptions(confidence, npz is not None, unknown_below, reset_on_cut, top_classes)
-    source_options = SourceOptions(rate, parse_raw(raw) if raw else None, raw_format, reconnect)
+    source_options = SourceOptions(rate, parse_size(raw) if raw else None, raw_format, reconnect)
 
     def open_with_targets(text: str) -> tuple[Source, Targets]:
         source = open_source(text, source_options)

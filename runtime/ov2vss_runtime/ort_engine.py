@@ -89,6 +89,7 @@ class OrtEngine(BundleEngine):
         super().__init__(bundle, variant, threads)
         self._ort, self._replace = require_provider(provider), replace or {}
         self._provider = provider
+        self.rounds_as_exported = provider == "cpu"
         self._disabled = CRASHES if provider == "cpu" and self.precision == "fp16" else None
         self._device = "cpu" if provider == "cpu" else "cuda"
         # On a GPU the label map is made there too.

@@ -16,7 +16,6 @@ from typing import Protocol
 from av.container import InputContainer
 
 from ov2vss_runtime.errors import VideoError
-from ov2vss_runtime.preprocess import parse_size
 from ov2vss_runtime.video import VideoFrame, VideoReader
 
 URL = re.compile(r"(rtsp|rtsps|rtmp|http|https|udp|tcp|srt|rtp)://", re.I)
@@ -116,8 +115,3 @@ def open_source(source: str | Path, options: SourceOptions | None = None) -> Sou
     if path.is_dir() or (any(c in text for c in "*?[") and not path.exists()):
         return ImageSource(text, options.rate)
     return VideoReader(path)
-
-
-def parse_raw(text: str) -> tuple[int, int]:
-    """``--raw 480x640`` (height x width)."""
-    return parse_size(text)

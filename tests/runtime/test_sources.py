@@ -158,7 +158,7 @@ class TvServer:
         class Server(ThreadingHTTPServer):
             allow_reuse_address, daemon_threads = True, True
 
-        self.running = True
+        self.running, self.sent = True, 0
         self.server = Server(("127.0.0.1", port), Handler)
         self.port = self.server.server_address[1]
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
@@ -186,6 +186,7 @@ class TvServer:
                 picture = np.full((64, 96, 3), int(100 * time.monotonic()) % 200 + 20, np.uint8)
                 for packet in stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")):
                     container.mux(packet)
+                self.sent += 1
 
     def stop(self) -> None:
         self.running = False
@@ -196,6 +197,7 @@ class TvServer:
 def test_a_network_stream_survives_a_restart_of_its_server() -> None:
     tv = TvServer()
     port, frames, stopped = tv.port, [], None
+    again: list[TvServer] = []
     source = NetworkSource(tv.url, reconnect=20)
     assert (source.height, source.width, source.live) == (64, 96, True)
     for frame in source:
@@ -203,13 +205,12 @@ def test_a_network_stream_survives_a_restart_of_its_server() -> None:
         if len(frames) == 20:
             tv.stop()
             stopped = time.monotonic()
-            threading.Timer(1.0, lambda: setattr(test_a_network_stream_survives_a_restart_of_its_server, "tv",
-                                                 TvServer(port))).start()  # fmt: skip
+            threading.Timer(1.0, lambda: again.append(TvServer(port))).start()
         if frame.gap:
             gap = len(frames) - 1
         if source.reconnects and len(frames) > gap + 10:
             break
-    test_a_network_stream_survives_a_restart_of_its_server.tv.stop()
+    again[0].stop()
     assert source.reconnects == 1
     assert sum(f.gap for f in frames) == 1
     assert all(a.pts < b.pts for a, b in itertools.pairwise(frames))
@@ -256,12 +257,12 @@ def test_a_slow_consumer_never_lags_more_than_the_queue() -> None:
             time.sleep(0.2)  # five a second of fifty
             if len(ages) == 15:
                 break
-        dropped = frames.dropped
+        dropped, sent = frames.dropped, tv.sent
     tv.stop()
-    assert dropped > 30  # of 150 that a machine with nothing else to do sends
+    assert dropped > 0.7 * sent
     # A frame waits for at most the one that is being worked on, plus what the codec keeps; without dropping, the
     # fifteenth would be 2.5 s old.
-    assert max(ages[3:]) < 1.5, ages
+    assert max(ages[3:]) < 0.9, ages
 
 
 def test_prefetch_hands_on_errors_after_what_came_before() -> None:
