@@ -193,8 +193,10 @@ class _Export:
         return protos
 
     def _half(self) -> dict[str, onnx.ModelProto]:
-        names = [n for n in self.protos if n != "text" or self.request.text_weights == "float32"]
-        return self._tagged({name: to_fp16(self.protos[name]) for name in names}, "fp16")
+        # Norms of fp16 graphs have to be operators: the lean forms are for float32.
+        plain = {s.name: export_graph(s, lean=False) if s.lean else self.protos[s.name] for s in self.specs}
+        names = [n for n in plain if n != "text" or self.request.text_weights == "float32"]
+        return self._tagged({name: to_fp16(plain[name]) for name in names}, "fp16")
 
     def _quantized(self, quantizer: Quantizer, variant: str, engine: str) -> onnx.ModelProto:
         """int8 backbone with as few layers in float32 as the label agreement on other frames asks for."""

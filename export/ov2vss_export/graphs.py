@@ -15,6 +15,7 @@ from ov2vss.model import OV2VSS
 from ov2vss.model.config import STRIDES
 from ov2vss.model.pooling import resize_average
 from ov2vss.text import TextEncoder
+from ov2vss_export.lean import LeanDecoder, LeanStep
 
 
 class TextGraph(nn.Module):
@@ -55,7 +56,9 @@ class BackboneGraph(nn.Module):
         ]
         keys, values = model.text_refinement.memory(dense)
         position = model.position(shallow)
-        return *queries, tokens[0], context[0], dense[0], torch.cat([keys, values]), position[0]
+        # Not x[0], which engines take for a copy.
+        tokens, context, dense, position = (x.squeeze(0) for x in (tokens, context, dense, position))
+        return *queries, tokens, context, dense, torch.cat([keys, values]), position
 
 
 class StepGraph(nn.Module):
@@ -102,6 +105,7 @@ class GraphSpec:
         inputs: example inputs by name, in order.
         outputs: output names, in order.
         dynamic: symbolic names of dynamic axes per input.
+        lean: the same function with fewer operations, for float32.
     """
 
     name: str
@@ -109,6 +113,7 @@ class GraphSpec:
     inputs: dict[str, Tensor]
     outputs: list[str]
     dynamic: dict[str, dict[int, str]]
+    lean: nn.Module | None = None
 
 
 BACKBONE_OUTPUTS = [
@@ -130,7 +135,8 @@ def build_graphs(model: OV2VSS, encoder: TextEncoder, size: tuple[int, int]) -> 
     frame = torch.randint(0, 256, (1, *size, 3), dtype=torch.uint8, generator=generator)
     backbone = BackboneGraph(model).eval()
     encoded = dict(zip(BACKBONE_OUTPUTS, backbone(frame), strict=True))
-    step = StepGraph(model, (size[0] // STRIDES[-1], size[1] // STRIDES[-1])).eval()
+    lattice = (size[0] // STRIDES[-1], size[1] // STRIDES[-1])
+    step = StepGraph(model, lattice).eval()
     state = torch.zeros(config.references, *encoded["tokens"].shape)
     step_inputs = {k: encoded[k] for k in (*BACKBONE_OUTPUTS[:3], "tokens", "context", "position")}
     step_inputs["state_in"] = state
@@ -148,9 +154,12 @@ def build_graphs(model: OV2VSS, encoder: TextEncoder, size: tuple[int, int]) -> 
         "attention_mask": torch.tensor([p.attention_mask for p in prompts]),
     }
     prompt_axes = {name: {0: "B", 1: "L"} for name in text_inputs}
+    decoder, classes = DecoderGraph(model).eval(), {"class_embeddings": {0: "N"}}
+    lean_step = LeanStep(model, lattice).eval()
+    lean_decoder = LeanDecoder(model, encoded["dense"].shape[-2:], guidance.shape[-2:]).eval()
     return [
         GraphSpec("text", TextGraph(encoder).eval(), text_inputs, ["embeddings"], prompt_axes),
         GraphSpec("backbone", backbone, {"frame": frame}, BACKBONE_OUTPUTS, {}),
-        GraphSpec("stcf_step", step, step_inputs, ["guidance", "state_out"], {}),
-        GraphSpec("decoder", DecoderGraph(model).eval(), decoder_inputs, ["logits"], {"class_embeddings": {0: "N"}}),
+        GraphSpec("stcf_step", step, step_inputs, ["guidance", "state_out"], {}, lean_step),
+        GraphSpec("decoder", decoder, decoder_inputs, ["logits"], classes, lean_decoder),
     ]

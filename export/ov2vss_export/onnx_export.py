@@ -17,8 +17,13 @@ OPSET = 20
 
 
 @torch.no_grad()
-def export_graph(spec: GraphSpec) -> onnx.ModelProto:
-    """Export one graph with stable names, dynamic axes by name, shape inference and ``onnx.checker``."""
+def export_graph(spec: GraphSpec, lean: bool = True) -> onnx.ModelProto:
+    """Export one graph with stable names, dynamic axes by name, shape inference and ``onnx.checker``.
+
+    Args:
+        spec: the graph.
+        lean: take its form with fewer operations, if it has one.
+    """
     shapes = {
         name: {axis: torch.export.Dim(symbol, min=1, max=65_534) for axis, symbol in spec.dynamic.get(name, {}).items()}
         for name in spec.inputs
@@ -28,7 +33,7 @@ def export_graph(spec: GraphSpec) -> onnx.ModelProto:
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
-            spec.module,
+            spec.lean if lean and spec.lean is not None else spec.module,
             tuple(spec.inputs.values()),
             input_names=list(spec.inputs),
             output_names=spec.outputs,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ PROVIDERS = {
 CRASHES = ["FuseFp16InitializerToFp32NodeTransformer"]
 """Optimizer of fp16 graphs on the processor that ends the process with a segmentation fault on CLIP's text tower
 (onnxruntime 1.32)."""
-CLASS_CHUNKS = (8, 16, 32, 64)
+CLASS_CHUNKS = (8, 12, 16, 32, 64)
 """Classes per run of the decoder that are tried: what is best depends on the processor's caches. The logits are the
 same bits for all of them, but not for one class alone (see :func:`chunks`)."""
 FEW = 16
@@ -110,26 +111,16 @@ class OrtEngine(BundleEngine):
             return self._sessions[graph]
 
     def _load(self, graph: str) -> Any:
-        ort = self._ort
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = self.threads
-        options.inter_op_num_threads = 1
-        options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-        options.log_severity_level = 3
-        # Idle pools of the other sessions must not spin beside the one that works.
-        options.add_session_config_entry("session.force_spinning_stop", "1")
         path = LABEL_MAP if graph == "label_map" else self.bundle.graph_file(self.variant, graph)
         # The label map has no fixed shape: a job for CUDA, not for TensorRT.
         chosen = PROVIDERS["cuda" if graph == "label_map" and self._provider == "tensorrt" else self._provider]
         providers = [(name, self._options(name, graph)) for name in chosen]
         try:
-            session = ort.InferenceSession(
-                self._replace.get(graph, str(path)), options, providers=providers, disabled_optimizers=self._disabled
-            )
+            session = self.open_session(self._replace.get(graph, path), providers)
         except Exception as error:
             reason = str(error).splitlines()[0][:200]
             raise BundleError(
-                f"{path} cannot be loaded by onnxruntime {ort.__version__} ({reason})", "export it again"
+                f"{path} cannot be loaded by onnxruntime {self._ort.__version__} ({reason})", "export it again"
             ) from None
         wanted = chosen[0]
         if wanted not in session.get_providers():
@@ -138,6 +129,23 @@ class OrtEngine(BundleEngine):
                 "check the CUDA libraries, or use --backend onnxruntime",
             )
         return session
+
+    def open_session(self, graph: Path | bytes, providers: Sequence[tuple[str, dict[str, str]]] = ()) -> Any:
+        """A session over any graph, set up like the engine's own (on the processor, without ``providers``)."""
+        ort = self._ort
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = self.threads
+        options.inter_op_num_threads = 1
+        options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+        options.log_severity_level = 3
+        # Idle pools of the other sessions must not spin beside the one that works.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+        return ort.InferenceSession(
+            graph if isinstance(graph, bytes) else str(graph),
+            options,
+            providers=list(providers) or ["CPUExecutionProvider"],
+            disabled_optimizers=self._disabled,
+        )
 
     def _options(self, provider: str, graph: str) -> dict[str, str]:
         if provider == "CPUExecutionProvider":
@@ -161,8 +169,10 @@ class OrtEngine(BundleEngine):
         return options
 
     def _run(self, graph: str, feed: dict[str, Any]) -> dict[str, Any]:
-        """A graph from OrtValues to OrtValues on the device."""
-        session = self._session(graph)
+        return self.run_session(self._session(graph), feed)
+
+    def run_session(self, session: Any, feed: dict[str, Any]) -> dict[str, Any]:
+        """All outputs of a session by name; OrtValues on the device go in and come out."""
         binding = session.io_binding()
         names = [output.name for output in session.get_outputs()]
         for name, value in feed.items():
@@ -172,22 +182,23 @@ class OrtEngine(BundleEngine):
         session.run_with_iobinding(binding)
         return dict(zip(names, binding.get_outputs(), strict=True))
 
-    def _value(self, array: npt.NDArray[Any]) -> Any:
+    def value(self, array: npt.NDArray[Any]) -> Any:
+        """An OrtValue on the device; on the processor it shares the array's memory."""
         return self._ort.OrtValue.ortvalue_from_numpy(array, self._device, 0)
 
     def run_graph(self, graph: str, feed: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
-        values = self._run(graph, {k: self._value(np.ascontiguousarray(v)) for k, v in feed.items()})
+        values = self._run(graph, {k: self.value(np.ascontiguousarray(v)) for k, v in feed.items()})
         return {name: value.numpy() for name, value in values.items()}
 
     def backbone(self, frame: npt.NDArray[np.uint8]) -> FrameFeatures:
-        payload = self._run("backbone", {"frame": self._value(frame[None])})
+        payload = self._run("backbone", {"frame": self.value(frame[None])})
         return FrameFeatures(payload.pop("context"), payload)
 
     def feature(self, features: FrameFeatures, name: str) -> npt.NDArray[np.float32]:
         return features.payload[name].numpy()
 
     def initial_state(self) -> Any:
-        return self._value(np.zeros(self.bundle.manifest.state.shape, np.float32))
+        return self.value(np.zeros(self.bundle.manifest.state.shape, np.float32))
 
     def device_labels(
         self, features: FrameFeatures, guidance: Any, embeddings: npt.NDArray[np.float32], size: tuple[int, int]
@@ -198,7 +209,7 @@ class OrtEngine(BundleEngine):
         """
         if size not in self._blank:
             nothing = np.full(size, -np.inf, np.float32)
-            self._blank[size] = (self._value(nothing), self._value(np.zeros(size, np.int32)))
+            self._blank[size] = (self.value(nothing), self.value(np.zeros(size, np.int32)))
         best, labels = self._blank[size]
         decoder, merge = self._session("decoder"), self._session("label_map")
         bytes_only = len(embeddings) <= 254
@@ -234,7 +245,7 @@ class OrtEngine(BundleEngine):
             held = self._words.get(id(embeddings))
             if held is None or held[0] is not embeddings:
                 parts = chunks(len(embeddings), DEVICE_CHUNK)
-                held = (embeddings, [(part, self._value(np.ascontiguousarray(embeddings[part]))) for part in parts])
+                held = (embeddings, [(part, self.value(np.ascontiguousarray(embeddings[part]))) for part in parts])
                 self._words[id(embeddings)] = held
             self._words.move_to_end(id(embeddings))
             while len(self._words) > WORD_LISTS:
@@ -252,7 +263,7 @@ class OrtEngine(BundleEngine):
         """Classes per run of the decoder, measured once with the first large vocabulary."""
         some = embeddings[: max(CLASS_CHUNKS)]
         seconds = {}
-        for _ in range(2):
+        for _ in range(3):
             for chunk in (c for c in CLASS_CHUNKS if c < 2 * len(some)):
                 began = time.perf_counter()
                 self._decode(features, guidance, some, chunk)
@@ -278,11 +289,10 @@ class OrtEngine(BundleEngine):
 
 
 def chunks(count: int, size: int) -> list[slice]:
-    """Slices of ``size`` that cover ``count`` classes; a last class that would be alone joins the slice before it,
-    since ONNX Runtime computes a single row by other code."""
-    starts = list(range(0, count, size))
-    if len(starts) > 1 and count - starts[-1] == 1:
-        starts.pop()
+    """Slices of at most ``size`` that cover ``count`` classes evenly. No class is alone unless there is only one, since
+    ONNX Runtime computes a single row by other code."""
+    parts = -(-count // size)
+    starts = [part * count // parts for part in range(parts)]
     return [slice(start, end) for start, end in zip(starts, [*starts[1:], count], strict=True)]
 
 
