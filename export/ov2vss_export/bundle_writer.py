@@ -32,6 +32,7 @@ from ov2vss_export.model_card import model_card
 from ov2vss_export.onnx_export import export_graph, save_onnx, tag
 from ov2vss_export.text_weights import quantize_weights
 from ov2vss_runtime.bundle import (
+    DECODER_PARTS,
     FORMAT_VERSION,
     MANIFEST,
     Bundle,
@@ -194,7 +195,8 @@ class _Export:
 
     def _half(self) -> dict[str, onnx.ModelProto]:
         # Norms of fp16 graphs have to be operators: the lean forms are for float32.
-        plain = {s.name: export_graph(s, lean=False) if s.lean else self.protos[s.name] for s in self.specs}
+        specs = [s for s in self.specs if s.name not in DECODER_PARTS]
+        plain = {s.name: export_graph(s, lean=False) if s.lean else self.protos[s.name] for s in specs}
         names = [n for n in plain if n != "text" or self.request.text_weights == "float32"]
         return self._tagged({name: to_fp16(plain[name]) for name in names}, "fp16")
 
@@ -228,6 +230,9 @@ class _Export:
             path = self.folder / (f"{name}.onnx" if variant == "fp32" else f"{name}.{variant}.onnx")
             save_onnx(proto, path)
             weights = "int8" if name == "text" and self.request.text_weights == "int8" else precision
+            if name == "decoder":
+                # Parts of another decoder than this variant's own do not belong to it.
+                graphs = {k: v for k, v in graphs.items() if k not in DECODER_PARTS}
             graphs[name] = GraphInfo(
                 file=path.name,
                 sha256=file_sha256(path),

@@ -1,4 +1,4 @@
-"""The four graphs as small modules around an untouched model (contract: docs/bundle.md).
+"""The graphs as small modules around an untouched model (contract: docs/bundle.md).
 
 Everything that does not depend on a class is in ``backbone`` and ``stcf_step``; ``decoder`` is per class only.
 """
@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from ov2vss.model import OV2VSS
 from ov2vss.model.config import STRIDES
+from ov2vss.model.cost_volume import cosine_volume
 from ov2vss.model.pooling import resize_average
 from ov2vss.text import TextEncoder
-from ov2vss_export.lean import LeanDecoder, LeanStep
+from ov2vss_export.lean import LeanDecoder, LeanHead, LeanStep
 
 
 class TextGraph(nn.Module):
@@ -96,6 +97,29 @@ class DecoderGraph(nn.Module):
         return self.model.decode(guidance[None], dense[None], (keys, values), class_embeddings)[0]
 
 
+class RefinementGraph(nn.Module):
+    """The first part of the decoder: ``class_embeddings`` [N, D] -> ``refined_embeddings`` [N, D], unit length."""
+
+    def __init__(self, model: OV2VSS) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, text_memory: Tensor, class_embeddings: Tensor) -> Tensor:
+        return self.model.text_refinement(class_embeddings, text_memory[:1], text_memory[1:]).squeeze(0)
+
+
+class HeadGraph(nn.Module):
+    """The second part of the decoder: ``refined_embeddings`` [N, D] -> ``logits`` [N, H/8, W/8]."""
+
+    def __init__(self, model: OV2VSS) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, guidance: Tensor, dense: Tensor, refined_embeddings: Tensor) -> Tensor:
+        volume = cosine_volume(refined_embeddings[None], dense[None])[0]
+        return self.model.decoder(self.model.cost(volume.unsqueeze(1)), guidance[None])[:, 0]
+
+
 @dataclass(frozen=True)
 class GraphSpec:
     """One graph ready for the exporter.
@@ -128,7 +152,8 @@ BACKBONE_OUTPUTS = [
 
 @torch.no_grad()
 def build_graphs(model: OV2VSS, encoder: TextEncoder, size: tuple[int, int]) -> list[GraphSpec]:
-    """The graphs ``text``, ``backbone``, ``stcf_step`` and ``decoder`` for frames of ``size`` (H, W)."""
+    """The graphs ``text``, ``backbone``, ``stcf_step`` and ``decoder``, and the decoder's two parts, for frames of
+    ``size`` (H, W)."""
     model = model.eval()
     config = model.config
     generator = torch.Generator().manual_seed(0)
@@ -154,12 +179,36 @@ def build_graphs(model: OV2VSS, encoder: TextEncoder, size: tuple[int, int]) -> 
         "attention_mask": torch.tensor([p.attention_mask for p in prompts]),
     }
     prompt_axes = {name: {0: "B", 1: "L"} for name in text_inputs}
-    decoder, classes = DecoderGraph(model).eval(), {"class_embeddings": {0: "N"}}
-    lean_step = LeanStep(model, lattice).eval()
-    lean_decoder = LeanDecoder(model, encoded["dense"].shape[-2:], guidance.shape[-2:]).eval()
+    parts = {
+        "text_refinement": {k: decoder_inputs[k] for k in ("text_memory", "class_embeddings")},
+        "class_head": {k: decoder_inputs[k] for k in ("guidance", "dense")} | {"refined_embeddings": text},
+    }
+    grids = encoded["dense"].shape[-2:], guidance.shape[-2:]
     return [
         GraphSpec("text", TextGraph(encoder).eval(), text_inputs, ["embeddings"], prompt_axes),
         GraphSpec("backbone", backbone, {"frame": frame}, BACKBONE_OUTPUTS, {}),
-        GraphSpec("stcf_step", step, step_inputs, ["guidance", "state_out"], {}, lean_step),
-        GraphSpec("decoder", decoder, decoder_inputs, ["logits"], classes, lean_decoder),
+        GraphSpec("stcf_step", step, step_inputs, ["guidance", "state_out"], {}, LeanStep(model, lattice).eval()),
+        GraphSpec(
+            "decoder",
+            DecoderGraph(model).eval(),
+            decoder_inputs,
+            ["logits"],
+            {"class_embeddings": {0: "N"}},
+            LeanDecoder(model, *grids).eval(),
+        ),
+        GraphSpec(
+            "text_refinement",
+            RefinementGraph(model).eval(),
+            parts["text_refinement"],
+            ["refined_embeddings"],
+            {"class_embeddings": {0: "N"}},
+        ),
+        GraphSpec(
+            "class_head",
+            HeadGraph(model).eval(),
+            parts["class_head"],
+            ["logits"],
+            {"refined_embeddings": {0: "N"}},
+            LeanHead(model, *grids).eval(),
+        ),
     ]

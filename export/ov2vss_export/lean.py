@@ -205,8 +205,8 @@ class LeanStep(nn.Module):
         return shared + F.conv2d(video, self.video_kernel, padding=1) + self.video_bias
 
 
-class LeanDecoder(nn.Module):
-    """What :class:`ov2vss_export.graphs.DecoderGraph` computes, for a cost volume on ``grid``."""
+class LeanHead(nn.Module):
+    """What :class:`ov2vss_export.graphs.HeadGraph` computes, for a cost volume on ``grid``."""
 
     def __init__(self, model: OV2VSS, grid: Grid, size: Grid) -> None:
         super().__init__()
@@ -236,11 +236,10 @@ class LeanDecoder(nn.Module):
         padded = F.pad(interpolation_matrix(size_in, size_out), (0, 0, 1, 1))
         return torch.stack([padded[k : k + size_out].sum(0) / size_out for k in range(3)])
 
-    def forward(self, guidance: Tensor, dense: Tensor, text_memory: Tensor, class_embeddings: Tensor) -> Tensor:
-        model, decoder = self.model, self.model.decoder
-        text = model.text_refinement(class_embeddings, text_memory[:1], text_memory[1:]).squeeze(0)
-        volume = (text @ dense.flatten(1)).unflatten(1, dense.shape[-2:])
-        cost = model.cost(volume[:, None])
+    def forward(self, guidance: Tensor, dense: Tensor, refined_embeddings: Tensor) -> Tensor:
+        decoder = self.model.decoder
+        volume = (refined_embeddings @ dense.flatten(1)).unflatten(1, dense.shape[-2:])
+        cost = self.model.cost(volume[:, None])
         x = F.conv2d(self.up(cost), self.kernel, padding=1)
         x = (x + (guidance * self.sign if self.flipped else guidance)).flatten(2)
 
@@ -268,3 +267,11 @@ class LeanDecoder(nn.Module):
     def _by_group(self, x: Tensor) -> Tensor:
         """``[N, c'] -> [N, groups, c' / groups]``"""
         return x.unflatten(1, (self.groups, -1))
+
+
+class LeanDecoder(LeanHead):
+    """What :class:`ov2vss_export.graphs.DecoderGraph` computes."""
+
+    def forward(self, guidance: Tensor, dense: Tensor, text_memory: Tensor, class_embeddings: Tensor) -> Tensor:
+        text = self.model.text_refinement(class_embeddings, text_memory[:1], text_memory[1:]).squeeze(0)
+        return super().forward(guidance, dense, text)

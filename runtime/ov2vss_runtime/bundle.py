@@ -28,6 +28,9 @@ MANIFEST = "manifest.json"
 MANIFEST_LIMIT = 8 * 2**20
 DEFAULT_BUNDLE = "street-lite"
 GRAPHS = ("text", "backbone", "stcf_step", "decoder")
+DECODER_PARTS = ("text_refinement", "class_head")
+"""The decoder in two parts, where a variant has them: for engines that run it in small chunks of classes, so that the
+words are refined in one piece and not chunk by chunk."""
 PRECISIONS = ("fp32", "fp16", "int8")
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ov2vss_runtime.bundle import Bundle
+from ov2vss_runtime.bundle import DECODER_PARTS, Bundle
 from ov2vss_runtime.bundle_engine import DECODER_INPUTS, BundleEngine, cache_folder
 from ov2vss_runtime.engine import FrameFeatures
 from ov2vss_runtime.errors import BackendError, BundleError
@@ -36,6 +36,8 @@ CLASS_CHUNKS = (8, 12, 16, 32, 64)
 same bits for all of them, but not for one class alone (see :func:`chunks`)."""
 FEW = 16
 """Up to so many classes are one chunk."""
+REFINED = 1024
+"""Classes that are refined at once."""
 DEVICE_CHUNK = 32
 """Classes per run on a GPU; their upsampled logits exist there for a moment."""
 WORD_LISTS = 8
@@ -100,7 +102,9 @@ class OrtEngine(BundleEngine):
         self._sessions: dict[str, Any] = {}
         self._lock = threading.Lock()
         self._chunk: int | None = None
-        for graph in ("backbone", "stcf_step", "decoder"):
+        graphs = bundle.manifest.variants[variant].graphs
+        self._parts = provider == "cpu" and all(name in graphs for name in DECODER_PARTS)
+        for graph in ("backbone", "stcf_step", *(DECODER_PARTS if self._parts else ("decoder",))):
             self._session(graph)
 
     def _session(self, graph: str) -> Any:
@@ -274,15 +278,24 @@ class OrtEngine(BundleEngine):
         self, features: FrameFeatures, guidance: Any, embeddings: npt.NDArray[np.float32], chunk: int
     ) -> npt.NDArray[np.float32]:
         rows, columns = guidance.shape()[1:]
-        session = self._session("decoder")
+        shared = {"guidance": guidance} | {name: features.payload[name] for name in DECODER_INPUTS}
+        graph, words = "decoder", "class_embeddings"
+        if self._parts:
+            graph, words = "class_head", "refined_embeddings"
+            memory = {"text_memory": shared.pop("text_memory")}
+            refined = [
+                self._run("text_refinement", memory | {"class_embeddings": self.value(embeddings[part])})[words].numpy()
+                for part in chunks(len(embeddings), REFINED)
+            ]
+            embeddings = refined[0] if len(refined) == 1 else np.concatenate(refined)
+        session = self._session(graph)
         logits = np.empty((len(embeddings), rows, columns), np.float32)
         for rows_of in chunks(len(embeddings), chunk):
             part = logits[rows_of]
             binding = session.io_binding()
-            binding.bind_ortvalue_input("guidance", guidance)
-            for name in DECODER_INPUTS:
-                binding.bind_ortvalue_input(name, features.payload[name])
-            binding.bind_cpu_input("class_embeddings", embeddings[rows_of])
+            for name, value in shared.items():
+                binding.bind_ortvalue_input(name, value)
+            binding.bind_cpu_input(words, embeddings[rows_of])
             binding.bind_output("logits", "cpu", 0, np.float32, part.shape, part.ctypes.data)
             session.run_with_iobinding(binding)
         return logits

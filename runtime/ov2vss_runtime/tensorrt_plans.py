@@ -26,6 +26,8 @@ FORMAT = 1
 PROFILES = {
     "text": {"B": (1, 16, 64), "L": (1, 16, 128)},
     "decoder": {"N": (1, 32, 128)},
+    "text_refinement": {"N": (1, 32, 128)},
+    "class_head": {"N": (1, 32, 128)},
 }
 """Smallest, usual and largest size of every dynamic axis. More classes than the largest are run in chunks."""
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ov2vss_runtime import tensorrt_plans as plans
-from ov2vss_runtime.bundle import GRAPHS, Bundle, builtin_bundles
+from ov2vss_runtime.bundle import DECODER_PARTS, GRAPHS, Bundle, builtin_bundles
 from ov2vss_runtime.errors import BackendError
 from tests.conftest import run_program
 
@@ -20,6 +20,12 @@ trt = pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx-cu13 is not insta
 def test_tiny_graphs_build(bundle: Path, graph: str, variant: str) -> None:
     plan = plans.build_plan(Bundle.open(bundle), variant, graph, "tensorrt-rtx", "SM89")
     assert len(plan) > 50_000
+
+
+@pytest.mark.parametrize("graph", DECODER_PARTS)
+def test_the_decoders_parts_build(bundle: Path, graph: str) -> None:
+    for folder in (bundle, builtin_bundles()["street-lite"]):
+        assert len(plans.build_plan(Bundle.open(folder), "fp32", graph, "tensorrt-rtx", "SM89")) > 50_000
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
