@@ -1,129 +1,383 @@
-"""Time of every stage of a bundle on this machine, with the parity that its export measured beside it.
+"""How fast every configuration is on this machine, how close to the limit, and what it was compared with.
 
     python benchmarks/latency.py
-    python benchmarks/latency.py --bundle my-bundle --classes 124 --threads 2 --json latency.json
-    python benchmarks/latency.py --backend openvino --precision bf16
+    python benchmarks/latency.py --bundle my-bundle --classes 20,124 --json latency.json
+    python benchmarks/latency.py --preset ov2vss-r101 --reference --torch
+    python benchmarks/latency.py --full --json latency.json
 
-Frames are generated (the time does not depend on what they show). The first ones are not counted. Percentiles are over
-frames; fps is the inverse of the median total. Decoding and encoding are not part of it: ``ov2vss-run`` prints those.
+Plain, it measures the built-in bundle on every engine and precision that runs here, in under three minutes. A preset
+is exported with random weights, once, into the cache folder: its speed means something, its answers nothing.
+
+Every configuration has a process of its own, and they take turns: a slow moment of the machine hits them all. Times are
+medians over frames after a warm-up. "network" is a decoded frame to its label map; "run" is ov2vss-run end to end,
+where reading, labelling and writing overlap. "limit" is the share of the machine's measured peak of matrix products
+that the network reaches. "labels" is the share of pixels of the last frame with the label of the first row of the same
+words.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-import platform
+import multiprocessing
+import tempfile
 import time
-from importlib.metadata import version
-from importlib.util import find_spec
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import click
-import cv2
 import numpy as np
-from machine import processor, revision
-from tqdm import tqdm
+from limit import bundle_operations, floor_ms, peaks
+from machine import machine
+from workers import Configuration, Failed, Worker, take_turns, write_clip
 
-from ov2vss_runtime.bundle import DEFAULT_BUNDLE
+from ov2vss_runtime.backends import BACKENDS, status
+from ov2vss_runtime.bundle import DEFAULT_BUNDLE, Bundle
+from ov2vss_runtime.bundle_engine import cache_folder
 from ov2vss_runtime.console import CONTEXT, program
+from ov2vss_runtime.errors import BundleError, OV2VSSError
 from ov2vss_runtime.preprocess import parse_size
-from ov2vss_runtime.segmenter import Segmenter
+from ov2vss_runtime.threads import available_threads
 
-STAGES = ("preprocess", "backbone", "step", "decoder", "labels")
-PERCENTILES = (50, 90, 99)
-RING = 32
-"""Different frames that are made before timing starts and used in turn."""
-
-
-def make_frames(size: tuple[int, int]) -> list[np.ndarray]:
-    """Smooth random RGB frames ``[h, w, 3]`` uint8 that drift."""
-    coarse = np.random.default_rng(0).integers(0, 256, (18, 32, 3)).astype(np.uint8)
-    whole = cv2.resize(coarse, (size[1] + RING, size[0]), interpolation=cv2.INTER_CUBIC)
-    return [np.ascontiguousarray(whole[:, t : t + size[1]]) for t in range(RING)]
+ROOT = Path(__file__).resolve().parent.parent
+CLASSES = (20, 124, 500, 1200)
+TURN_SECONDS, MOST_FRAMES, FEWEST_FRAMES = 1.0, 20, 2
+"""How long a turn of the first configuration lasts, about, and how many frames that may be."""
+COLUMNS = ("decode", "preprocess", "backbone", "step", "decoder", "labels", "overlay", "encode")
 
 
-def measure(stream, frames: list[np.ndarray], warm_up: int, count: int) -> dict[str, np.ndarray]:
-    """Milliseconds per frame ``[count]`` of every stage and of the whole step."""
-    samples: dict[str, list[float]] = {name: [] for name in (*STAGES, "total")}
-    for index in tqdm(range(warm_up + count), desc="latency", unit="frame", disable=None, leave=False):
-        before = dict(stream.stages.seconds)
-        start = time.perf_counter()
-        stream.step(frames[index % len(frames)])
-        total = time.perf_counter() - start
-        if index >= warm_up:
-            for name in STAGES:
-                samples[name].append(1000 * (stream.stages.seconds[name] - before.get(name, 0.0)))
-            samples["total"].append(1000 * total)
-    return {name: np.asarray(values) for name, values in samples.items()}
+def installed() -> list[str]:
+    """Backends that run here, each once."""
+    return [name for name in BACKENDS if name != "onnxruntime:cpu" and status(name).startswith("yes")]
 
 
-def machine() -> dict[str, str]:
-    """What the figures were measured on."""
-    return {
-        "processor": processor(),
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        "ov2vss": version("ov2vss"),
-        **{name: version(name) for name in ("onnxruntime", "openvino") if find_spec(name)},
-        "revision": revision(),
-        "date": time.strftime("%Y-%m-%d"),
-    }
+def combinations(bundle: Bundle, backends: Iterable[str], precisions: Iterable[str]) -> list[tuple[str, str]]:
+    """Backends and precisions that a bundle can be run with. fp16 on a processor is slower than fp32 and only measured
+    where it is asked for."""
+    wanted, found = tuple(precisions), []
+    for backend in backends:
+        for precision in BACKENDS[backend].precisions:
+            emulated = precision == "fp16" and backend == "onnxruntime"
+            if precision not in wanted if wanted else emulated:
+                continue
+            try:
+                bundle.variant("fp32" if precision == "bf16" else precision, BACKENDS[backend].family)
+            except BundleError:
+                continue
+            found.append((backend, precision))
+    return found
+
+
+def exported(ckpt: Path, size: tuple[int, int], precisions: tuple[str, ...], cache: Path) -> Path:
+    """A bundle of a checkpoint in the cache folder, made if it is not there: one per size, precisions, weights and
+    version of the exporter."""
+    from ov2vss import checkpoint
+    from ov2vss.data.folder import VSPW_CLASSES
+    from ov2vss_export.bundle_writer import ExportRequest, export_bundle
+    from ov2vss_export.verify import RESET_AT
+    from ov2vss_runtime.vocabulary import Vocabulary
+
+    found = checkpoint.find(ckpt)
+    sources = [p for folder in ("ov2vss/model", "export/ov2vss_export") for p in sorted((ROOT / folder).glob("*.py"))]
+    key = hashlib.sha256(b"".join(p.read_bytes() for p in sources) + found.weights_file.read_bytes()).hexdigest()[:10]
+    out = cache / f"{found.run.train.preset}-{size[0]}x{size[1]}-{'-'.join(precisions)}-{key}"
+    if not out.exists():
+        click.echo(f"exporting {out.name}, once", err=True)
+        request = ExportRequest(
+            checkpoint=found,
+            vocabulary=Vocabulary.from_file(VSPW_CLASSES),
+            out=out,
+            size=size,
+            precisions=precisions,
+            calibrate=write_clip(cache / "calibrate.mp4", size, 48) if "int8" in precisions else None,
+            rollout=RESET_AT + 1,
+            allow_parity_failure=True,
+        )
+        export_bundle(request)
+    return out
+
+
+def untrained(preset: str, cache: Path) -> Path:
+    """A checkpoint of a preset with random weights in the cache folder."""
+    from untrained import write_untrained
+
+    return write_untrained(preset, cache / f"{preset}-untrained")
+
+
+def measured(
+    configurations: list[Configuration], rounds: int, frames: int | None, end_to_end: bool
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """A record per configuration, and what could not be measured, with the reason."""
+    workers, notes = [], []
+    for configuration in configurations:
+        try:
+            workers.append(Worker(configuration))
+        except Failed as error:
+            notes.append(f"{configuration.title}: {error}")
+    if not workers:
+        return [], notes
+    workers[0].call("run", 2)
+    each = workers[0].call("run", 1)[0]["network"] / 1000
+    frames = frames or int(min(max(TURN_SECONDS / each, FEWEST_FRAMES), MOST_FRAMES))
+    for worker in workers[1:]:
+        worker.call("run", 3)
+    failed = take_turns(workers, 1, frames, rounds, frames * 2 if end_to_end else 0)
+    records, first = [], {}
+    for number, worker in enumerate(workers):
+        c = worker.configuration
+        if number in failed:
+            notes.append(f"{c.title}: {failed[number]}")
+            continue
+        labels = worker.call("labels")
+        reference = first.setdefault((c.bundle, c.classes), labels)
+        record = {"title": c.title, "kind": c.kind, "backend": c.backend, "precision": c.precision} | worker.about
+        record |= {"frames": len(worker.samples), "ms": worker.summary()}
+        record["fps"] = 1000 / record["ms"]["network"]["p50"]
+        record["run_fps"] = float(np.median(worker.fps)) if worker.fps else None
+        record["same_labels"] = None if c.kind == "image method" else float((labels == reference).mean())
+        record["bundle_folder"] = c.bundle
+        records.append(record)
+        record["peak_mb"] = worker.close()
+    return records, notes
+
+
+def add_limits(records: list[dict[str, Any]], peak: dict[str, tuple[float, str]]) -> None:
+    """Operations, least time and the share of it that is reached, for streams over graphs."""
+    counted: dict[tuple, dict] = {}
+    for record in records:
+        if record["kind"] != "stream":
+            continue
+        key = (record["bundle_folder"], record["variant"], record["classes"])
+        if key not in counted:
+            counted[key] = bundle_operations(Bundle.open(key[0]), key[1], key[2])
+        record["operations"] = counted[key]
+        record["floor_ms"] = floor_ms(counted[key], record["precision"], peak)
+        if record["floor_ms"] is not None:
+            record["share_of_limit"] = record["floor_ms"] / record["ms"]["network"]["p50"]
+
+
+def table(records: list[dict[str, Any]]) -> list[str]:
+    """The one table, as lines of Markdown."""
+    head = ["configuration", "classes", "size", *COLUMNS, "network", "p90", "p99", "fps", "run fps"]
+    head += ["peak MB", "limit", "labels"]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for r in records:
+        ms = r["ms"]
+        cells = [f"{r['bundle']}, {r['title']}", str(r["classes"]), "x".join(map(str, r["size"]))]
+        cells += [f"{ms[name]['p50']:.1f}" if name in ms else "" for name in COLUMNS]
+        cells += [f"{ms['network'][p]:.1f}" for p in ("p50", "p90", "p99")] + [f"{r['fps']:.1f}"]
+        cells += [f"{r['run_fps']:.1f}" if r["run_fps"] else "", f"{r['peak_mb']:.0f}"]
+        cells += [f"{r['share_of_limit']:.0%}" if "share_of_limit" in r else ""]
+        cells += [f"{r['same_labels']:.4f}" if r["same_labels"] is not None else ""]
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def comparisons(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Ratios of medians between rows of one run, over the same bundle and words."""
+    found = []
+    for key in dict.fromkeys((r["bundle"], r["classes"]) for r in records):
+        rows = [r for r in records if (r["bundle"], r["classes"]) == key]
+        streams = [r for r in rows if r["kind"] == "stream"]
+        if not streams:
+            continue
+        best = min(streams, key=lambda r: r["ms"]["network"]["p50"])
+
+        def add(what: str, slow: dict, fast: dict, key: tuple = key) -> None:
+            ratio = slow["ms"]["network"]["p50"] / fast["ms"]["network"]["p50"]
+            found.append({"bundle": key[0], "classes": key[1], "what": what, "ratio": ratio})
+
+        for row in rows:
+            same = next(
+                (s for s in streams if (s["backend"], s["precision"]) == (row["backend"], row["precision"])), None
+            )
+            if row["kind"] == "reference" and same:
+                add(f"authors' scheme against the stream, both {same['title']}", row, same)
+            if row["kind"] in ("reference", "torch reference"):
+                add(f"{row['title']} against the best stream ({best['title']})", row, best)
+            if row["kind"] == "image method" and same:
+                add(f"image method against the stream, both {same['title']}", row, same)
+        for row in streams:
+            ratio = row["ms"]["network"]["p50"] / row["ms"]["backbone"]["p50"]
+            what = f"network against its backbone alone ({row['title']})"
+            found.append({"bundle": key[0], "classes": key[1], "what": what, "ratio": ratio})
+    return found
+
+
+def numbers(text: str | None) -> tuple[int | None, ...]:
+    """``20,124`` -> (20, 124); nothing -> (None,)."""
+    if text is None:
+        return (None,)
+    try:
+        found = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        found = (0,)
+    if min(found) < 1:
+        raise click.BadParameter(f"{text!r} is not a list of numbers of classes like 20,124", param_hint="--classes")
+    return found
 
 
 @click.command(context_settings=CONTEXT)
-@click.option("--bundle", default=DEFAULT_BUNDLE, show_default=True, help="Bundle folder, or name of a built-in one.")
-@click.option("--backend", default="onnxruntime", show_default=True, help="As of ov2vss-run.")
-@click.option("--precision", default="fp32", show_default=True, help="As of ov2vss-run.")
+@click.option("--bundle", "bundles", multiple=True, help="Bundle folder or built-in name; again for more.")
 @click.option(
-    "--classes", default=None, type=click.IntRange(1, 10_000), help="Number of classes [default: the bundle's]."
+    "--preset",
+    "presets",
+    multiple=True,
+    help="Preset to export with random weights, once, and measure; again for more.",
 )
-@click.option("--source", default="540x960", show_default=True, metavar="HxW", help="Size of the video's frames.")
-@click.option("--frames", default=100, show_default=True, type=click.IntRange(10, 100_000), help="Frames that count.")
-@click.option("--threads", default=None, type=click.IntRange(1, 1024), help="Processor threads [default: all].")
 @click.option(
-    "--json", "json_file", default=None, type=click.Path(path_type=Path), help="Also write the figures to FILE."
+    "--ckpt", default=None, type=click.Path(path_type=Path, exists=True), help="Run folder, for --size and torch rows."
+)
+@click.option(
+    "--size", "sizes", multiple=True, metavar="HxW", help="Export --preset or --ckpt at this size; again for more."
+)
+@click.option(
+    "--backend", "backends", multiple=True, type=click.Choice(list(BACKENDS)), help="Only these [default: all]."
+)
+@click.option("--precision", "precisions", multiple=True, help="Only these [default: all but fp16 on processors].")
+@click.option("--classes", default=None, metavar="N,N", help="Numbers of words [default: the bundle's own].")
+@click.option(
+    "--video", default=None, type=click.Path(exists=True), help="What to segment [default: a generated clip]."
+)
+@click.option("--source", default=None, metavar="HxW", help="Size of the generated clip [default: near the bundle's].")
+@click.option("--torch", "with_torch", is_flag=True, help="Also the torch model, eager.")
+@click.option("--compile", "compiled", is_flag=True, help="Also the torch model under torch.compile.")
+@click.option("--reference", is_flag=True, help="Also the authors' scheme and the image method (onnxruntime fp32).")
+@click.option(
+    "--full", is_flag=True, help="street-lite and full-size ov2vss-r101: everything above. Takes an hour or two."
+)
+@click.option("--rounds", default=3, show_default=True, type=click.IntRange(1, 1000), help="Turns of each row.")
+@click.option("--frames", default=None, type=click.IntRange(1, 10_000), help="Frames a turn [default: by speed].")
+@click.option("--threads", default=None, type=click.IntRange(1, 1024), help="Threads [default: physical cores].")
+@click.option(
+    "--json", "json_file", default=None, type=click.Path(path_type=Path), help="Also write every figure to FILE."
 )
 @program
 def main(
-    bundle: str,
-    backend: str,
-    precision: str,
-    classes: int | None,
-    source: str,
-    frames: int,
+    bundles: tuple[str, ...],
+    presets: tuple[str, ...],
+    ckpt: Path | None,
+    sizes: tuple[str, ...],
+    backends: tuple[str, ...],
+    precisions: tuple[str, ...],
+    classes: str | None,
+    video: str | None,
+    source: str | None,
+    with_torch: bool,
+    compiled: bool,
+    reference: bool,
+    full: bool,
+    rounds: int,
+    frames: int | None,
     threads: int | None,
     json_file: Path | None,
 ) -> None:
-    """Print milliseconds per frame and stage of a bundle on this machine."""
-    segmenter = Segmenter.load(bundle, backend, precision, threads)
-    manifest = segmenter.bundle.manifest
-    words = None if classes is None else [f"thing {k}" for k in range(classes)]
-    stream = segmenter.stream(vocabulary=words)
-    samples = measure(stream, make_frames(parse_size(source)), warm_up=10, count=frames)
+    """Print milliseconds a frame by stage of every configuration, in one table."""
+    began, threads = time.perf_counter(), threads or available_threads()
+    if sizes and not (presets or ckpt):
+        raise OV2VSSError("a bundle has one size", "give --preset or --ckpt with --size, to export at others")
+    cache = cache_folder("benchmarks")
+    cache.mkdir(parents=True, exist_ok=True)
+    counts = numbers(classes)
+    subjects: list[tuple[str, Path | None, tuple[int | None, ...]]] = []
+    stored = tuple(p for p in ("fp16", "int8") if p in precisions)
+    if full:
+        presets, with_torch, compiled, reference = (*presets, "ov2vss-r101"), True, True, True
+        bundles = (*bundles, DEFAULT_BUNDLE)
+    for preset in presets:
+        run = untrained(preset, cache)
+        for size in sizes or (_own_size(run),):
+            bundle = exported(run, parse_size(size), ("fp32", *stored), cache)
+            subjects.append((str(bundle), run, counts if classes else CLASSES if full else (None,)))
+    if ckpt is not None:
+        for size in sizes:
+            subjects.append((str(exported(ckpt, parse_size(size), ("fp32", *stored), cache)), ckpt, counts))
+    for bundle in bundles or (() if subjects else (DEFAULT_BUNDLE,)):
+        subjects.append(
+            (bundle, ckpt or own_checkpoint(bundle), counts if classes else (None, *CLASSES) if full else counts)
+        )
+    if (with_torch or compiled or reference) and any(run is None for _, run, _ in subjects):
+        raise OV2VSSError("torch and the reference need the checkpoint of the bundle", "add --ckpt RUN")
 
-    where, agreement = machine(), manifest.variants[segmenter.variant].verified["gates"]
-    agreement = next(g["value"] for g in agreement if g["gate"] == "roll-out label agreement")
-    height, width = segmenter.engine.size
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(1) as pool:
+        peak = pool.apply(peaks, (threads,))
+    records, notes = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        for number, (name, run, list_of_counts) in enumerate(subjects):
+            opened = Bundle.open(name)
+            clip = video
+            if clip is None:
+                shape = parse_size(source) if source else _near(tuple(opened.manifest.preprocess.size))
+                clip = str(write_clip(Path(folder) / f"{number}.mp4", shape, 48))
+            for count in list_of_counts:
+                base = Configuration("stream", name, classes=count, threads=threads, video=clip, cache=str(cache))
+                rows = [
+                    replace(base, backend=b, precision=p)
+                    for b, p in combinations(opened, backends or installed(), precisions)
+                ]
+                # The slow ones are compared at the bundle's own words, or at the only ones asked for.
+                if count is None or len(list_of_counts) == 1 or (full and count == len(opened.default_vocabulary)):
+                    at_ckpt = replace(base, ckpt=str(run))
+                    if with_torch:
+                        rows.append(replace(at_ckpt, kind="torch"))
+                    if compiled:
+                        rows.append(replace(at_ckpt, kind="compiled"))
+                    if reference:
+                        rows += [replace(at_ckpt, kind="reference"), replace(at_ckpt, kind="image method")]
+                    if reference and with_torch:
+                        rows.append(replace(at_ckpt, kind="torch reference"))
+                found, problems = measured(rows, rounds, frames, end_to_end=True)
+                records += found
+                notes += problems
+    with context.Pool(1) as pool:
+        again = pool.apply(peaks, (threads,))
+    peak = {kind: max(peak[kind], again[kind]) for kind in peak}
+    add_limits(records, peak)
+
+    where = machine()
     click.echo(
-        f"{manifest.name}, {backend} {precision}, {height}x{width}, {len(stream.names)} classes, "
-        f"{segmenter.threads} threads, {where['processor']}, revision {where['revision']}"
+        f"{where['processor']} ({', '.join(where['instructions'])}), {threads} threads, not pinned, "
+        f"revision {where['revision']}, {where['date']}; "
+        + ", ".join(f"{package} {v}" for package, v in where["versions"].items())
     )
-    click.echo(f"{'ms a frame':<12}{'mean':>9}" + "".join(f"{f'p{p}':>9}" for p in PERCENTILES))
-    figures = {}
-    for name, values in samples.items():
-        points = np.percentile(values, PERCENTILES)
-        figures[name] = {"mean": float(values.mean())} | {
-            f"p{p}": float(v) for p, v in zip(PERCENTILES, points, strict=True)
-        }
-        click.echo(f"{name:<12}{values.mean():>9.2f}" + "".join(f"{v:>9.2f}" for v in points))
-    fps = 1000 / figures["total"]["p50"]
-    outside = 1 - figures["backbone"]["p50"] / figures["total"]["p50"]
-    click.echo(f"{fps:.1f} fps; {outside:.0%} of the time outside of the backbone")
-    click.echo(f"label agreement with the trained model at export ({segmenter.variant}): {agreement:.5f}")
+    click.echo(
+        "measured peak: " + ", ".join(f"{k} {rate:.0f}e9 operations a second ({by})" for k, (rate, by) in peak.items())
+    )
+    for line in table(records):
+        click.echo(line)
+    ratios = comparisons(records)
+    for ratio in ratios:
+        click.echo(f"{ratio['bundle']}, {ratio['classes']} classes: {ratio['what']}: {ratio['ratio']:.2f} times")
+    for note in notes:
+        click.echo(f"not measured: {note}")
+    seconds = time.perf_counter() - began
+    click.echo(f"{seconds:.0f} s")
     if json_file is not None:
-        record = {"bundle": manifest.name, "backend": backend, "precision": precision, "size": [height, width]}
-        record |= {"classes": len(stream.names), "threads": segmenter.threads, "frames": frames, "fps": fps}
-        record |= {"ms": figures, "label_agreement_at_export": agreement, "machine": where}
+        record = {"script": "latency", "machine": where, "threads": threads, "peaks": peak, "rounds": rounds}
+        record |= {"rows": records, "comparisons": ratios, "not_measured": notes, "seconds": seconds}
         json_file.write_text(json.dumps(record, indent=1) + "\n")
+
+
+def _own_size(run: Path) -> str:
+    from ov2vss import checkpoint
+
+    size = checkpoint.find(run).run.train.size
+    return f"{size[0]}x{size[1]}"
+
+
+def own_checkpoint(bundle: str) -> Path | None:
+    """The checkpoint of a built-in bundle, in a checkout."""
+    folder = ROOT / "models" / bundle
+    return folder if folder.is_dir() else None
+
+
+def _near(size: tuple[int, int]) -> tuple[int, int]:
+    """A usual video size that a bundle's size fits."""
+    usual = [(360, 640), (480, 854), (540, 960), (720, 1280), (1080, 1920), (360, 480), (480, 480)]
+    return min(usual, key=lambda s: abs(np.log(s[0] / size[0])) + abs(np.log(s[1] / size[1])))
 
 
 if __name__ == "__main__":

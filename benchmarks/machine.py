@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import platform
+import shlex
 import subprocess
+import sys
+import time
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+PACKAGES = ("ov2vss", "onnxruntime", "onnxruntime-gpu", "openvino", "torch", "numpy", "opencv-python-headless", "av")
+FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
 
 
 def processor() -> str:
@@ -15,8 +23,52 @@ def processor() -> str:
     return f"{len(names)} x {names[0]}" if names else platform.processor() or platform.machine()
 
 
+def instructions() -> list[str]:
+    """Which of the instruction sets that matter here the processor has."""
+    info = Path("/proc/cpuinfo")
+    words = set(info.read_text().split()) if info.is_file() else set()
+    return [flag for flag in FLAGS if flag in words]
+
+
 def revision() -> str:
-    """Short git revision of this checkout, or ``unknown``."""
-    command = ["git", "rev-parse", "--short", "HEAD"]
+    """Short git revision of this checkout, with ``+`` if it has changes, or ``unknown``."""
+    command = ["git", "describe", "--always", "--dirty=+", "--exclude=*"]
     done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
     return done.stdout.strip() or "unknown"
+
+
+def versions() -> dict[str, str]:
+    """Of the packages that are installed."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def command() -> str:
+    """How this script was called, without where its figures go."""
+    words, drop = ["python", f"benchmarks/{Path(sys.argv[0]).name}"], False
+    for word in sys.argv[1:]:
+        if not drop and word not in ("--json", "--plot"):
+            words.append(shlex.quote(word))
+        drop = word in ("--json", "--plot")
+    return " ".join(words)
+
+
+def machine() -> dict[str, object]:
+    """What the figures were measured on, and how."""
+    affinity = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+    return {
+        "processor": processor(),
+        "instructions": instructions(),
+        "affinity": affinity,
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "versions": versions(),
+        "revision": revision(),
+        "command": command(),
+        "date": time.strftime("%Y-%m-%d"),
+    }

@@ -19,9 +19,9 @@ from pathlib import Path
 
 import click
 import numpy as np
-from latency import make_frames
-from machine import processor, revision
+from machine import machine, processor
 from tqdm import tqdm
+from workers import drifting
 
 from ov2vss_runtime.bundle import DEFAULT_BUNDLE
 from ov2vss_runtime.console import CONTEXT, program
@@ -60,7 +60,7 @@ class Generated(FrameSource):
         from fractions import Fraction
 
         self.name, self.rate, self.time_base = "generated", Fraction(25), Fraction(1, 25)
-        self.pictures = make_frames((540, 960))
+        self.pictures = drifting((540, 960))
         self.height, self.width = 540, 960
 
     def __iter__(self) -> Iterator[VideoFrame]:
@@ -141,7 +141,7 @@ def main(
         plot(found, settle, f"{title}, {frames} frames", plot_file)
     if json_file is not None:
         record = {"title": title, "frames": frames, "settle": settle, "points": points, "growth_mb": last - base}
-        record |= {"machine": processor(), "revision": revision(), "date": time.strftime("%Y-%m-%d")}
+        record |= {"script": "memory", "machine": machine()}
         json_file.write_text(json.dumps(record) + "\n")
     if last - base > bound:
         raise OV2VSSError(f"memory grew by {last - base:.1f} MB", "report this with the plot")

@@ -9,6 +9,7 @@ mean nothing, its speed and the parity of its export do.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -25,12 +26,12 @@ from ov2vss_runtime.files import write_json
 from ov2vss_runtime.vocabulary import Vocabulary
 
 
-def write_untrained(preset: str, out: Path, seed: int = 0) -> Path:
-    """Write a run folder with one checkpoint; an existing one is kept."""
+def write_untrained(preset: str, out: Path, seed: int = 0, overrides: Sequence[str] = ()) -> Path:
+    """Write a run folder with one checkpoint; an existing one is kept. ``overrides`` as of ``ov2vss-train --set``."""
     if (out / "config.json").is_file():
         return out
     has_clip = PRESETS[preset].model.has_clip
-    config = configure(preset, ["backbone_weights=none"], clip_weights="random" if has_clip else None)
+    config = configure(preset, ["backbone_weights=none", *overrides], clip_weights="random" if has_clip else None)
     torch.manual_seed(seed)
     model = OV2VSS(config.model)
     source = checkpoint.RunConfig(train=config, classes=["any"], text_encoder_sha256="").clip_source()

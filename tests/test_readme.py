@@ -29,7 +29,8 @@ TUTORIAL, RUNTIME, GALLERY = (
 BLOCKS = re.findall(r"(?:<!-- (.*?) -->\n)?```(bash|python)\n(.*?)```", README + TUTORIAL + RUNTIME, re.S)
 FEW = " --set iterations=4 --set per_frame_iterations=2 --set batch=2 --set crop=96x128 --set size=128x192"
 SHORT = {
-    "python benchmarks/latency.py": " --frames 10",
+    "python benchmarks/latency.py": " --rounds 1 --frames 2 --backend onnxruntime",
+    "python benchmarks/parity.py": f" --ckpt {ROOT}/models/street-lite --backend onnxruntime --precision fp32",
     "python benchmarks/scaling.py": " --frames 3",
     "python benchmarks/memory.py": " --frames 40 --settle 20",
     "ov2vss-train --out runs/shapes": " --set iterations=4 --set per_frame_iterations=2 --set batch=2",

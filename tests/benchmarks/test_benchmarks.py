@@ -1,0 +1,235 @@
+"""The measuring scripts: what they count, that what they compare is comparable, and that they run."""
+
+import json
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from ov2vss import checkpoint
+from ov2vss.torch_engine import TorchEngine
+from ov2vss_runtime.segmenter import Segmenter
+from ov2vss_runtime.stream import Stream
+from tests.conftest import TrainedRun, moving_frames
+
+SCRIPTS = Path(__file__).parents[2] / "benchmarks"
+sys.path.insert(0, str(SCRIPTS))
+
+from limit import floor_ms, operations  # noqa: E402
+from reference import AuthorsScheme, TorchScheme, write_graphs  # noqa: E402
+from report import bounds  # noqa: E402
+
+
+def script(name: str, *args: str | Path) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(SCRIPTS / name), *map(str, args)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=900)
+
+
+def test_operations_of_a_hand_made_graph(tmp_path: Path) -> None:
+    """A strided grouped convolution, a product with a dynamic axis, and one between QDQ nodes."""
+    weights = {
+        "w": np.zeros((6, 2, 3, 3), np.float32),
+        "m": np.zeros((5, 7), np.float32),
+        "q": np.zeros((7, 4), np.int8),
+        "s": np.float32(1),
+        "z": np.int8(0),
+    }
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["y"], group=2, strides=[2, 2], pads=[1, 1, 1, 1]),
+        helper.make_node("MatMul", ["n", "m"], ["p"]),
+        helper.make_node("QuantizeLinear", ["p", "s", "z"], ["pq"]),
+        helper.make_node("DequantizeLinear", ["pq", "s", "z"], ["pd"]),
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["qd"]),
+        helper.make_node("MatMul", ["pd", "qd"], ["r"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "hand-made",
+        [
+            helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 4, 10, 12]),
+            helper.make_tensor_value_info("n", TensorProto.FLOAT, ["N", 5]),
+        ],
+        [
+            helper.make_tensor_value_info("y", TensorProto.FLOAT, None),
+            helper.make_tensor_value_info("r", TensorProto.FLOAT, None),
+        ],
+        [numpy_helper.from_array(np.asarray(v), k) for k, v in weights.items()],
+    )
+    path = tmp_path / "g.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
+    convolution = 2 * (6 * 5 * 6) * (2 * 3 * 3)
+    assert operations(path, classes=3) == Counter(float=convolution + 2 * 3 * 5 * 7, int8=2 * 3 * 7 * 4)
+    assert operations(path, classes=30)["int8"] == 10 * 2 * 3 * 7 * 4
+
+
+def test_floor() -> None:
+    counted = {"backbone": Counter(float=6e9, int8=8e9), "decoder": Counter(float=2e9)}
+    peak = {"fp32": (200.0, "a"), "bf16": (400.0, "b"), "int8": (800.0, "c")}
+    assert floor_ms(counted, "int8", peak) == pytest.approx(1000 * (8 / 200 + 8 / 800))
+    assert floor_ms({"backbone": Counter(float=8e9)}, "bf16", peak) == pytest.approx(20.0)
+    assert floor_ms(counted, "fp16", peak) is None
+
+
+def test_the_authors_scheme_gives_the_stream(bundle: Path, trained: TrainedRun, tmp_path: Path) -> None:
+    """Five backbone passes and explicit affinities a frame: the labels of the stream, in torch and on the engine."""
+    segmenter = Segmenter.load(bundle)
+    frames = moving_frames(12, (112, 168))
+    stream = segmenter.stream()
+    wanted = [stream.step(f) for f in frames]
+    engine = AuthorsScheme(
+        segmenter.engine, write_graphs(str(trained.folder), segmenter.engine.size, tmp_path), stream.embeddings
+    )
+    found = checkpoint.find(trained.folder)
+    model, size = found.build(), segmenter.engine.size
+    in_torch = TorchScheme(model, size, 1, stream.embeddings)
+    streamed = Stream(
+        TorchEngine(model, size, None), stream.vocabulary, ("{}",), found.run.train.gap, embeddings=stream.embeddings
+    )
+    for frame, result in zip(frames, wanted, strict=True):
+        for scheme in (engine, in_torch, streamed):
+            labels = getattr(labelled := scheme.step(frame), "labels", labelled)
+            assert (labels == result.labels).mean() > 0.9995, type(scheme)
+    assert {"backbone", "step", "decoder", "labels"} <= engine.stages.seconds.keys()
+
+
+def test_latency_records_what_it_prints(bundle: Path, trained: TrainedRun, tmp_path: Path) -> None:
+    out = tmp_path / "latency.json"
+    done = script(
+        "latency.py", "--bundle", bundle, "--ckpt", trained.folder, "--reference", "--torch", "--classes", "6,20",
+        "--rounds", 1, "--frames", 2, "--backend", "onnxruntime", "--precision", "fp32", "--json", out,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    record = json.loads(out.read_text())
+    titles = [(r["title"], r["classes"]) for r in record["rows"]]
+    assert titles == [("onnxruntime fp32", 6), ("onnxruntime fp32", 20)]
+    row = record["rows"][0]
+    stages = sum(row["ms"][s]["mean"] for s in ("preprocess", "backbone", "step", "decoder", "labels"))
+    assert 0.5 * row["ms"]["network"]["mean"] < stages <= row["ms"]["network"]["mean"]
+    assert row["ms"]["network"]["mean"] < row["ms"]["whole"]["mean"]
+    assert row["run_fps"] > 0
+    assert row["peak_mb"] > 50
+    assert 0 < row["floor_ms"] < row["ms"]["network"]["p50"]
+    assert record["machine"]["command"].startswith("python benchmarks/latency.py --bundle")
+    assert "--json" not in record["machine"]["command"]
+    assert f"{row['ms']['network']['p50']:.1f}" in done.stdout
+    report = tmp_path / "docs" / "benchmarks.md"
+    report.parent.mkdir()
+    made = script("report.py", out, "--out", report)
+    assert made.returncode == 0, made.stderr
+    assert f"{row['ms']['network']['p50']:.1f}" in report.read_text()
+    assert (report.parent / "images" / "benchmark-latency-0.png").stat().st_size > 5_000
+
+
+def test_schemes_are_measured_side_by_side(bundle: Path, trained: TrainedRun, tmp_path: Path) -> None:
+    out = tmp_path / "latency.json"
+    done = script(
+        "latency.py", "--bundle", bundle, "--ckpt", trained.folder, "--reference", "--torch", "--rounds", 1,
+        "--frames", 2, "--backend", "onnxruntime", "--precision", "fp32", "--json", out,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    record = json.loads(out.read_text())
+    rows = {r["title"]: r for r in record["rows"]}
+    assert {
+        "onnxruntime fp32",
+        "torch eager fp32",
+        "authors' scheme, onnxruntime fp32",
+        "image method, onnxruntime fp32",
+        "authors' scheme, torch eager fp32",
+    } <= rows.keys()
+    for title in ("torch eager fp32", "authors' scheme, onnxruntime fp32", "authors' scheme, torch eager fp32"):
+        assert rows[title]["same_labels"] > 0.9995, title
+    assert rows["image method, onnxruntime fp32"]["same_labels"] is None
+    ratio = next(c for c in record["comparisons"] if c["what"].startswith("authors' scheme against the stream"))
+    slow, fast = (rows[t]["ms"]["network"]["p50"] for t in ("authors' scheme, onnxruntime fp32", "onnxruntime fp32"))
+    assert ratio["ratio"] == pytest.approx(slow / fast)
+    assert ratio["ratio"] > 1.5
+
+
+@pytest.mark.parametrize(
+    ("args", "told"),
+    [
+        (("--size", "64x96"), "a bundle has one size; give --preset or --ckpt"),
+        (("--classes", "20,x"), "'20,x' is not a list of numbers of classes"),
+        (("--bundle", "nowhere"), "nowhere"),
+        (("--bundle", "BUNDLE", "--torch"), "torch and the reference need the checkpoint of the bundle; add --ckpt"),
+    ],
+)
+def test_wrong_options_of_latency(args: tuple[str, ...], told: str, bundle: Path) -> None:
+    done = script("latency.py", *(str(bundle) if a == "BUNDLE" else a for a in args))
+    assert done.returncode in (1, 2)
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_parity_puts_speed_and_accuracy_together(bundle: Path, trained: TrainedRun, tmp_path: Path) -> None:
+    out = tmp_path / "parity.json"
+    done = script(
+        "parity.py", "--bundle", bundle, "--ckpt", trained.folder, "--data", "shapes", "--split", "val",
+        "--backend", "onnxruntime", "--precision", "fp32", "--precision", "int8", "--json", out,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    first, fp32, int8 = json.loads(out.read_text())["splits"]["val"]
+    assert (first["title"], fp32["title"], int8["title"]) == (
+        "torch eager fp32",
+        "onnxruntime fp32",
+        "onnxruntime int8",
+    )
+    assert first["miou"] == pytest.approx(trained.report["miou"], abs=1e-6)
+    assert fp32["miou"] == pytest.approx(first["miou"], abs=1e-4)
+    assert 0.9995 < fp32["agreement"] <= 1
+    assert 0.9 < int8["agreement"] < 1
+    assert int8["worst_agreement"] < int8["agreement"]
+    assert first["vc8"] is not None
+    wrong = script("parity.py", "--data", "shapes", "--ckpt", trained.folder)
+    assert wrong.returncode == 1
+    assert "is not what street-lite was exported from" in wrong.stderr
+
+
+@pytest.mark.parametrize("topic", ["streams", "memory"])
+def test_scaling_topics(bundle: Path, tmp_path: Path, topic: str) -> None:
+    out = tmp_path / "scaling.json"
+    done = script("scaling.py", "--what", topic, "--bundle", bundle, "--frames", 4, "--json", out)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(out.read_text())["topics"][topic]["rows"]
+    assert len(rows) >= 4
+    assert all(v > 0 for row in rows for v in row.values())
+
+
+def test_operators(bundle: Path, tmp_path: Path) -> None:
+    for engine in (("onnxruntime", "fp32"), ("openvino", "fp32")):
+        if engine[0] == "openvino":
+            pytest.importorskip("openvino")
+        out = tmp_path / "operators.json"
+        done = script("operators.py", "--bundle", bundle, "--backend", engine[0], "--classes", 4, "--json", out)
+        assert done.returncode == 0, done.stderr
+        graphs = json.loads(out.read_text())["graphs"]
+        assert set(graphs) == {"backbone", "stcf_step", "decoder"}
+        for graph in graphs.values():
+            assert graph["ms"] > 0
+            assert sum(ms for _, ms in graph["by_operator"]) > 0.2 * graph["ms"]
+
+
+def test_bounds_are_checked_from_the_records() -> None:
+    """Made-up records: one bound that holds, one that is missed."""
+    rows = [
+        {"words": 124, "candidates": "all", "median_ms": 10.0, "same_label": 1.0},
+        {"words": 1200, "candidates": 64, "median_ms": 15.0, "same_label": 0.98},
+    ]
+    topics = {"words": {"rows": rows, "new_words_ms": [160.0, 170.0, 180.0]}}
+    record = {"bundle": "b", "backend": "e", "precision": "p", "topics": topics}
+    table = "\n".join(bounds({"scaling": [record]}))
+    assert "| 1.50 | <= 1.6 | holds |" in table
+    assert "| 170.00 | <= 150 | **missed** |" in table
+
+
+def test_a_foreign_file_is_no_record(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    path.write_text('{"a": 1}')
+    done = script("report.py", path)
+    assert done.returncode == 1
+    assert "is not a record of these scripts" in done.stderr
