@@ -34,7 +34,7 @@ from machine import machine
 from workers import Configuration, Failed, Worker, take_turns, write_clip
 
 from ov2vss_runtime.backends import BACKENDS, status
-from ov2vss_runtime.bundle import DEFAULT_BUNDLE, Bundle
+from ov2vss_runtime.bundle import DEFAULT_BUNDLE, Bundle, builtin_bundles
 from ov2vss_runtime.bundle_engine import cache_folder
 from ov2vss_runtime.console import CONTEXT, program
 from ov2vss_runtime.errors import BundleError, OV2VSSError
@@ -82,9 +82,11 @@ def exported(ckpt: Path, size: tuple[int, int], precisions: tuple[str, ...], cac
     found = checkpoint.find(ckpt)
     sources = [p for folder in ("ov2vss/model", "export/ov2vss_export") for p in sorted((ROOT / folder).glob("*.py"))]
     key = hashlib.sha256(b"".join(p.read_bytes() for p in sources) + found.weights_file.read_bytes()).hexdigest()[:10]
-    out = cache / f"{found.run.train.preset}-{size[0]}x{size[1]}-{'-'.join(precisions)}-{key}"
+    preset = found.run.train.preset
+    out = cache / f"{size[0]}x{size[1]}-{'-'.join(precisions)}-{key}" / preset
     if not out.exists():
-        click.echo(f"exporting {out.name}, once", err=True)
+        click.echo(f"exporting {preset} at {size[0]}x{size[1]}, once", err=True)
+        out.parent.mkdir(parents=True, exist_ok=True)
         request = ExportRequest(
             checkpoint=found,
             vocabulary=Vocabulary.from_file(VSPW_CLASSES),
@@ -301,6 +303,8 @@ def main(
     if (with_torch or compiled or reference) and any(run is None for _, run, _ in subjects):
         raise OV2VSSError("torch and the reference need the checkpoint of the bundle", "add --ckpt RUN")
 
+    for name, _, _ in subjects:
+        Bundle.open(name)
     context = multiprocessing.get_context("spawn")
     with context.Pool(1) as pool:
         peak = pool.apply(peaks, (threads,))
@@ -370,8 +374,8 @@ def _own_size(run: Path) -> str:
 
 def own_checkpoint(bundle: str) -> Path | None:
     """The checkpoint of a built-in bundle, in a checkout."""
-    folder = ROOT / "models" / bundle
-    return folder if folder.is_dir() else None
+    folder = ROOT / "models" / Path(bundle).name
+    return folder if bundle in builtin_bundles() and folder.is_dir() else None
 
 
 def _near(size: tuple[int, int]) -> tuple[int, int]:

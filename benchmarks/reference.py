@@ -11,7 +11,6 @@ Both decode with the same graph, engine and chunks of classes as the stream, so 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+import ov2vss.model
 from ov2vss import checkpoint
 from ov2vss.data.clips import clip_indices
 from ov2vss.model import OV2VSS
@@ -147,10 +147,9 @@ class ImageMethod(nn.Module):
 def write_graphs(ckpt: str, size: Grid, cache: Path) -> Path:
     """The graphs of both schemes for a checkpoint, exported once into a folder of ``cache``."""
     found = checkpoint.find(ckpt)
-    key = hashlib.sha256(
-        json.dumps([str(found.weights_file.resolve()), found.weights_file.stat().st_mtime, size]).encode()
-    )
-    folder = cache / f"reference-{key.hexdigest()[:12]}"
+    sources = [Path(__file__), *sorted(Path(ov2vss.model.__file__).parent.glob("*.py"))]
+    made_of = b"".join(path.read_bytes() for path in (*sources, found.weights_file)) + repr(size).encode()
+    folder = cache / f"reference-{hashlib.sha256(made_of).hexdigest()[:12]}"
     if (folder / "done").exists():
         return folder
     folder.mkdir(parents=True, exist_ok=True)
@@ -158,8 +157,9 @@ def write_graphs(ckpt: str, size: Grid, cache: Path) -> Path:
     frame = torch.zeros(1, *size, 3, dtype=torch.uint8)
     *levels, dense = [*BackbonePass(model)(frame), *([ImageEncoderPass(model)(frame)] if separate(model) else [])]
     names = [f"{level}_{k}" for k in range(model.config.references + 2) for level in LEVELS]
-    fusion = dict(zip(names, levels * (model.config.references + 2), strict=True))
-    o_hat = FusionPass(model)(*levels * (model.config.references + 2))
+    # Copies: the exporter takes one tensor given twice for one input.
+    fusion = {name: levels[k % len(LEVELS)].clone() for k, name in enumerate(names)}
+    o_hat = FusionPass(model)(*fusion.values())
     guided = {"o_hat": o_hat, "u_s4": levels[0], "dense": dense}
     specs = [
         GraphSpec(

@@ -218,6 +218,15 @@ def word_list(own: list[str], count: int) -> Any:
     return Vocabulary.parse(list(words)[:count])
 
 
+def peak_mb() -> float:
+    """Peak resident memory of this process. Not ``ru_maxrss`` where it can be helped: that one starts at what the parent
+    had when it forked."""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        return next(int(x.split()[1]) for x in status.read_text().splitlines() if x.startswith("VmHWM")) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
 def _serve(pipe: Any, configuration: Configuration) -> None:
     """The worker's loop: a method of :class:`Measured` and its arguments come in, what it returns goes out."""
     try:
@@ -234,7 +243,7 @@ def _serve(pipe: Any, configuration: Configuration) -> None:
         except Exception as error:
             pipe.send(("failed", f"{type(error).__name__}: {error}".splitlines()[0]))
     measured.close()
-    pipe.send(("done", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
+    pipe.send(("done", peak_mb()))
 
 
 class Failed(Exception):

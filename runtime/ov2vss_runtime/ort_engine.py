@@ -31,9 +31,11 @@ PROVIDERS = {
 CRASHES = ["FuseFp16InitializerToFp32NodeTransformer"]
 """Optimizer of fp16 graphs on the processor that ends the process with a segmentation fault on CLIP's text tower
 (onnxruntime 1.32)."""
-CLASS_CHUNKS = (8, 12, 16, 32, 64)
+CLASS_CHUNKS = (6, 8, 12, 16, 32)
 """Classes per run of the decoder that are tried: what is best depends on the processor's caches. The logits are the
 same bits for all of them, but not for one class alone (see :func:`chunks`)."""
+MEASURED = 128
+"""Classes that they are tried with."""
 FEW = 16
 """Up to so many classes are one chunk."""
 REFINED = 1024
@@ -265,7 +267,7 @@ class OrtEngine(BundleEngine):
 
     def _fastest_chunk(self, features: FrameFeatures, guidance: Any, embeddings: npt.NDArray[np.float32]) -> int:
         """Classes per run of the decoder, measured once with the first large vocabulary."""
-        some = embeddings[: max(CLASS_CHUNKS)]
+        some = embeddings[:MEASURED]
         seconds = {}
         for _ in range(3):
             for chunk in (c for c in CLASS_CHUNKS if c < 2 * len(some)):
