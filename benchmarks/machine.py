@@ -31,10 +31,15 @@ def instructions() -> list[str]:
 
 
 def revision() -> str:
-    """Short git revision of this checkout, with ``+`` if it has changes, or ``unknown``."""
-    command = ["git", "describe", "--always", "--dirty=+", "--exclude=*"]
-    done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "unknown"
+    """Short git revision of this checkout, with ``+`` if its code has changes, or ``unknown``."""
+
+    def git(*words: str) -> str:
+        command = ["git", *words]
+        root = Path(__file__).resolve().parent.parent
+        return subprocess.run(command, cwd=root, capture_output=True, text=True, check=False).stdout.strip()
+
+    changed = git("status", "--porcelain", "--", "benchmarks", "export", "ov2vss", "runtime", "models")
+    return f"{git('rev-parse', '--short', 'HEAD') or 'unknown'}{'+' if changed else ''}"
 
 
 def versions() -> dict[str, str]:

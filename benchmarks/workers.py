@@ -219,8 +219,8 @@ def word_list(own: list[str], count: int) -> Any:
 
 
 def peak_mb() -> float:
-    """Peak resident memory of this process. Not ``ru_maxrss`` where it can be helped: that one starts at what the parent
-    had when it forked."""
+    """Peak resident memory of this process. Not ``ru_maxrss`` where it can be helped: that starts at the parent's size
+    at the fork."""
     status = Path("/proc/self/status")
     if status.is_file():
         return next(int(x.split()[1]) for x in status.read_text().splitlines() if x.startswith("VmHWM")) / 1024
