@@ -177,6 +177,15 @@ def table(records: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
+def stage_table(record: dict[str, Any]) -> list[str]:
+    """Mean and percentiles of every stage of one configuration, as lines of Markdown."""
+    lines = [f"| {record['bundle']}, {record['title']}, {record['classes']} classes | mean | p50 | p90 | p99 |"]
+    lines.append("|---|---|---|---|---|")
+    for name, ms in record["ms"].items():
+        lines.append(f"| {name} | " + " | ".join(f"{ms[p]:.2f}" for p in ("mean", "p50", "p90", "p99")) + " |")
+    return lines
+
+
 def comparisons(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Ratios of medians between rows of one run, over the same bundle and words."""
     found = []
@@ -270,6 +279,7 @@ def main(
     with_torch: bool,
     compiled: bool,
     reference: bool,
+    stages: bool,
     full: bool,
     rounds: int,
     frames: int | None,
@@ -352,6 +362,8 @@ def main(
     )
     for line in table(records):
         click.echo(line)
+    for record in records if stages else ():
+        click.echo("\n".join(stage_table(record)))
     ratios = comparisons(records)
     for ratio in ratios:
         click.echo(f"{ratio['bundle']}, {ratio['classes']} classes: {ratio['what']}: {ratio['ratio']:.2f} times")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-from latency import COLUMNS, table
+from latency import COLUMNS, stage_table, table
 from parity import table as parity_table
 from scaling import table as scaling_table
 
@@ -227,6 +227,7 @@ def report(records: Records, plots: Plots, notes: str) -> list[str]:
         out.append("")
         out += [f"* {c['what']}, {c['classes']} classes: {c['ratio']:.2f} times" for c in record["comparisons"]]
         out += [f"* not measured: {note}" for note in record["not_measured"]] + [""]
+        out += [*stage_table(record["rows"][0]), ""]
         first = record["rows"][0]["classes"]
         chosen = [r for r in record["rows"] if r["classes"] == first]
         caption = f"Milliseconds a frame by stage and configuration, {first} words"

@@ -11,6 +11,7 @@ import os
 import resource
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -112,6 +113,8 @@ class Measured:
 
             return TorchScheme(model, size, self.threads, embeddings)
         if c.kind == "compiled":
+            # What the compiler thinks of caches that it looks through is of no use here.
+            warnings.simplefilter("ignore")
             for name in ("encode", "fuse", "guidance", "decode"):
                 setattr(model, name, torch.compile(getattr(model, name)))
             model.stcf.advance = torch.compile(model.stcf.advance)

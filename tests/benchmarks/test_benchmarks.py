@@ -102,7 +102,7 @@ def test_latency_measures_side_by_side_and_reports(bundle: Path, trained: Traine
     out = tmp_path / "latency.json"
     done = script(
         "latency.py", "--bundle", bundle, "--ckpt", trained.folder, "--reference", "--torch", "--rounds", 1,
-        "--frames", 2, "--backend", "onnxruntime", "--precision", "fp32", "--json", out,
+        "--frames", 2, "--backend", "onnxruntime", "--precision", "fp32", "--stages", "--json", out,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     record = json.loads(out.read_text())
@@ -132,6 +132,7 @@ def test_latency_measures_side_by_side_and_reports(bundle: Path, trained: Traine
     assert record["machine"]["command"].startswith("python benchmarks/latency.py --bundle")
     assert "--json" not in record["machine"]["command"]
     assert f"{fast:.1f}" in done.stdout
+    assert f"| step | {row['ms']['step']['mean']:.2f} |" in done.stdout
     report = tmp_path / "docs" / "benchmarks.md"
     report.parent.mkdir()
     made = script("report.py", out, "--out", report)
