@@ -256,6 +256,7 @@ def numbers(text: str | None) -> tuple[int | None, ...]:
 @click.option("--torch", "with_torch", is_flag=True, help="Also the torch model, eager.")
 @click.option("--compile", "compiled", is_flag=True, help="Also the torch model under torch.compile.")
 @click.option("--reference", is_flag=True, help="Also the authors' scheme and the image method (onnxruntime fp32).")
+@click.option("--stages", is_flag=True, help="Also print mean, p50, p90 and p99 of every stage.")
 @click.option(
     "--full", is_flag=True, help="street-lite and full-size ov2vss-r101: everything above. Takes an hour or two."
 )
