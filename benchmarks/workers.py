@@ -75,7 +75,6 @@ class Measured:
         self.c = c = configuration
         self.threads = c.threads or available_threads()
         self.bundle = Bundle.open(c.bundle)
-        # The peak may come early, while graphs are loaded: that is memory which the user needs too.
         own = self.bundle.default_vocabulary
         self.words = own if c.classes is None else word_list(own.names, c.classes)
         self.segmenter = None
@@ -202,23 +201,31 @@ class Measured:
 
 
 def word_list(own: list[str], count: int) -> Any:
-    """``count`` distinct nouns, ``own`` first, then VSPW's classes and ImageNet's."""
+    """``count`` distinct nouns, ``own`` first, then VSPW's classes and ImageNet's; without timm, which has those, invented
+    names, which take the same time."""
     from ov2vss_runtime.vocabulary import Vocabulary
 
     words: dict[str, None] = dict.fromkeys(word.casefold() for word in own)
     if len(words) < count:
-        from timm.data import ImageNetInfo
-
-        from ov2vss.data.folder import VSPW_CLASSES
-
-        info = ImageNetInfo("imagenet-12k")
-        vspw = (name.replace("_", " ") for name in Vocabulary.from_file(VSPW_CLASSES).names)
-        imagenet = (info.index_to_description(k).split(",")[0] for k in range(info.num_classes()))
-        for word in (*vspw, *imagenet):
+        for word in (*_nouns(), *(f"thing {k}" for k in range(count))):
             if len(words) == count:
                 break
             words.setdefault(word.strip().casefold())
     return Vocabulary.parse(list(words)[:count])
+
+
+def _nouns() -> Iterator[str]:
+    """VSPW's classes and ImageNet's, where the packages that list them are installed."""
+    try:
+        from timm.data import ImageNetInfo
+
+        from ov2vss.data.folder import VSPW_CLASSES
+        from ov2vss_runtime.vocabulary import Vocabulary
+    except ImportError:
+        return
+    yield from (name.replace("_", " ") for name in Vocabulary.from_file(VSPW_CLASSES).names)
+    info = ImageNetInfo("imagenet-12k")
+    yield from (info.index_to_description(k).split(",")[0] for k in range(info.num_classes()))
 
 
 def peak_mb() -> float:
