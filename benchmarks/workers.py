@@ -201,8 +201,8 @@ class Measured:
 
 
 def word_list(own: list[str], count: int) -> Any:
-    """``count`` distinct nouns, ``own`` first, then VSPW's classes and ImageNet's; without timm, which has those, invented
-    names, which take the same time."""
+    """``count`` distinct nouns, ``own`` first, then VSPW's classes and ImageNet's; without timm, which has those,
+    invented names, which take the same time."""
     from ov2vss_runtime.vocabulary import Vocabulary
 
     words: dict[str, None] = dict.fromkeys(word.casefold() for word in own)
