@@ -103,6 +103,8 @@ class OrtEngine(BundleEngine):
         self._words: OrderedDict[int, tuple[npt.NDArray[np.float32], list[tuple[slice, Any]]]] = OrderedDict()
         self._sessions: dict[str, Any] = {}
         self._lock = threading.Lock()
+        # Graphs of several streams at once would fight for the same cores: one runs at a time, on all of them.
+        self._turn = threading.Lock()
         self._chunk: int | None = None
         graphs = bundle.manifest.variants[variant].graphs
         self._parts = provider == "cpu" and all(name in graphs for name in DECODER_PARTS)
@@ -185,7 +187,8 @@ class OrtEngine(BundleEngine):
             binding.bind_ortvalue_input(name, value)
         for name in names:
             binding.bind_output(name, self._device, 0)
-        session.run_with_iobinding(binding)
+        with self._turn:
+            session.run_with_iobinding(binding)
         return dict(zip(names, binding.get_outputs(), strict=True))
 
     def value(self, array: npt.NDArray[Any]) -> Any:
@@ -299,7 +302,8 @@ class OrtEngine(BundleEngine):
                 binding.bind_ortvalue_input(name, value)
             binding.bind_cpu_input(words, embeddings[rows_of])
             binding.bind_output("logits", "cpu", 0, np.float32, part.shape, part.ctypes.data)
-            session.run_with_iobinding(binding)
+            with self._turn:
+                session.run_with_iobinding(binding)
         return logits
 
 
