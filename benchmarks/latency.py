@@ -31,7 +31,7 @@ import click
 import numpy as np
 from limit import bundle_operations, floor_ms, peaks
 from machine import machine
-from workers import Configuration, Failed, Worker, take_turns, write_clip
+from workers import Configuration, Failed, Worker, take_turns, word_list, write_clip
 
 from ov2vss_runtime.backends import BACKENDS, status
 from ov2vss_runtime.bundle import DEFAULT_BUNDLE, Bundle, builtin_bundles
@@ -149,9 +149,10 @@ def add_limits(records: list[dict[str, Any]], peak: dict[str, tuple[float, str]]
     """Operations, least time and the share of it that is reached, for streams over graphs."""
     counted: dict[tuple, dict] = {}
     for record in records:
+        folder = record.pop("bundle_folder")
         if record["kind"] != "stream":
             continue
-        key = (record["bundle_folder"], record["variant"], record["classes"])
+        key = (folder, record["variant"], record["classes"])
         if key not in counted:
             counted[key] = bundle_operations(Bundle.open(key[0]), key[1], key[2])
         record["operations"] = counted[key]
@@ -328,7 +329,9 @@ def main(
                 shape = parse_size(source) if source else _near(tuple(opened.manifest.preprocess.size))
                 clip = str(write_clip(Path(folder) / f"{number}.mp4", shape, 48))
             for count in list_of_counts:
-                base = Configuration("stream", name, classes=count, threads=threads, video=clip, cache=str(cache))
+                nouns = None if count is None else tuple(word_list(opened.default_vocabulary.names, count).names)
+                base = Configuration("stream", name, classes=count, words=nouns, threads=threads, video=clip)
+                base = replace(base, cache=str(cache))
                 rows = [
                     replace(base, backend=b, precision=p)
                     for b, p in combinations(opened, backends or installed(), precisions)

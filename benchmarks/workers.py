@@ -36,6 +36,7 @@ class Configuration:
             exported graphs or in torch; the image method.
         bundle: folder or built-in name; gives size, words and, to all but torch, the graphs.
         classes: number of words; None for the bundle's own.
+        words: them, where they are not the bundle's own: listing nouns takes packages that a worker should not load.
         ckpt: what the bundle was exported from, for torch and the reference.
         video: what is segmented.
     """
@@ -45,6 +46,7 @@ class Configuration:
     backend: str = "onnxruntime"
     precision: str = "fp32"
     classes: int | None = None
+    words: tuple[str, ...] | None = None
     threads: int | None = None
     ckpt: str | None = None
     video: str = ""
@@ -71,12 +73,12 @@ class Measured:
         from ov2vss_runtime.segmenter import Segmenter
         from ov2vss_runtime.sources import open_source
         from ov2vss_runtime.threads import available_threads
+        from ov2vss_runtime.vocabulary import Vocabulary
 
         self.c = c = configuration
         self.threads = c.threads or available_threads()
         self.bundle = Bundle.open(c.bundle)
-        own = self.bundle.default_vocabulary
-        self.words = own if c.classes is None else word_list(own.names, c.classes)
+        self.words = self.bundle.default_vocabulary if c.words is None else Vocabulary.parse(c.words)
         self.segmenter = None
         if c.kind in ("stream", "reference", "image method"):
             self.segmenter = Segmenter.load(self.bundle, c.backend, c.precision, self.threads)
