@@ -24,6 +24,8 @@ from ov2vss_runtime.errors import OV2VSSError
 Records = dict[str, list[dict[str, Any]]]
 COLOURS = ("#bbbbbb", "#66c2a5", "#1f78b4", "#33a02c", "#ff7f00", "#e31a1c", "#cab2d6", "#6a3d9a")
 """Of the stages, in order."""
+SPAN = 2.0
+"""Points of mIoU that a plot shows at least, so that a tenth of one does not look like a cliff."""
 
 
 def load(files: tuple[Path, ...]) -> Records:
@@ -88,13 +90,16 @@ def scatter(rows: list[dict[str, Any]]) -> Callable[[Any], None]:
     """Accuracy against speed."""
 
     def draw(axes: Any) -> None:
-        for r in rows:
-            axes.scatter(r["fps"], 100 * r["miou"])
-            axes.annotate(
-                r["title"], (r["fps"], 100 * r["miou"]), fontsize=7, xytext=(3, 3), textcoords="offset points"
-            )
+        for number, r in enumerate(rows):
+            at = (r["fps"], 100 * r["miou"])
+            axes.scatter(*at)
+            # One above, one below: configurations of the same speed lie on each other.
+            axes.annotate(r["title"], at, fontsize=7, xytext=(3, -10 if number % 2 else 4), textcoords="offset points")
         axes.set(xlabel="frames a second, decoded frame to label map", ylabel="mIoU, %")
-        axes.margins(x=0.15, y=0.2)
+        axes.margins(x=0.15)
+        middle = sum(100 * r["miou"] for r in rows) / len(rows)
+        low, high = axes.get_ylim()
+        axes.set_ylim(min(low, middle - SPAN / 2), max(high, middle + SPAN / 2))
 
     return draw
 
@@ -111,6 +116,14 @@ def lines(rows: list[dict], x: str, y: str, by: str | None, labels: tuple[str, s
         if log:
             axes.set_xscale("log")
             axes.set_yscale("log")
+            values = [r[y] for r in rows]
+            axes.set_xticks(sorted({r[x] for r in rows}))
+            axes.set_yticks(
+                [v for v in (10, 20, 50, 100, 200, 500, 1000, 2000) if min(values) / 2 < v < 2 * max(values)]
+            )
+            for axis in (axes.xaxis, axes.yaxis):
+                axis.set_major_formatter("{x:.0f}")
+                axis.set_minor_formatter("")
         else:
             axes.set_ylim(0, None)
         axes.set(xlabel=labels[0], ylabel=labels[1])

@@ -91,9 +91,9 @@ class Measured:
     def _subject(self) -> Any:
         """Something with ``step(frame)`` and ``stages``."""
         c = self.c
-        if c.kind == "stream":
-            return self.segmenter.stream(None, self.words)
         embeddings = self._embeddings()
+        if c.kind == "stream":
+            return self.segmenter.stream(None, self.words, embeddings=embeddings)
         if c.kind in ("reference", "image method"):
             from reference import AuthorsScheme, PerFrame, write_graphs
 
@@ -126,11 +126,16 @@ class Measured:
         )
 
     def _embeddings(self) -> np.ndarray:
-        """Of the words, by the bundle's own text graph, for all kinds the same."""
+        """Of the words, by the bundle's own text graph, for all kinds the same. Long lists get one prompt a word: the
+        eighty of a paper preset would take longer than all that is measured."""
         from ov2vss_runtime.segmenter import Segmenter
+        from ov2vss_runtime.text import class_embeddings
 
         segmenter = self.segmenter or Segmenter.load(self.bundle, threads=self.threads)
-        return segmenter.stream(None, self.words).embeddings
+        if self.c.words is None:
+            return segmenter.stream(None, self.words).embeddings
+        templates = self.bundle.manifest.vocabulary.templates[:1]
+        return class_embeddings(segmenter.engine.encode_text, self.words, templates)
 
     def _frames(self) -> Iterator[Any]:
         while True:
@@ -195,7 +200,8 @@ class Measured:
         from ov2vss_runtime.runner import run
 
         with tempfile.TemporaryDirectory() as folder:
-            stream = self.segmenter.stream(self.c.video, self.words, limit=count)
+            embeddings = self.subject.embeddings
+            stream = self.segmenter.stream(self.c.video, self.words, embeddings=embeddings, limit=count)
             return run(stream, Targets(video=Path(folder) / "out.mp4"))["fps"]
 
     def close(self) -> None:
