@@ -218,7 +218,12 @@ def said(record: dict[str, Any]) -> list[str]:
 
 def report(records: Records, plots: Plots, notes: str) -> list[str]:
     """Lines of the whole document."""
-    out = ["# Benchmarks", "", "Made by `benchmarks/report.py` from the records in `benchmarks/results`.", ""]
+    out = [
+        "# Benchmarks",
+        "",
+        "Made by `benchmarks/report.py` from `benchmarks/results`; each section names its machine and command.",
+        "",
+    ]
     if len(checks := bounds(records)) > 2:
         out += ["## What must hold", "", *checks, ""]
     out += [notes.strip(), ""] if notes else []
