@@ -82,6 +82,7 @@ class ExportRequest:
         allow_parity_failure: keep the bundle and record the failure.
         rollout: frames of the roll-out gate.
         clip: where the weights of a frozen CLIP come from; None: as in training.
+        decoder_parts: also write the decoder in its two parts (see docs/bundle.md).
     """
 
     checkpoint: Checkpoint
@@ -98,6 +99,7 @@ class ExportRequest:
     allow_parity_failure: bool = False
     rollout: int = verify.ROLLOUT
     clip: ClipSource | None = None
+    decoder_parts: bool = True
 
 
 def export_bundle(request: ExportRequest) -> dict[str, list[verify.Gate]]:
@@ -152,7 +154,9 @@ class _Export:
 
     def run(self) -> dict[str, list[verify.Gate]]:
         request = self.request
-        self.specs = build_graphs(self.model, self.encoder, request.size)
+        left_out = () if request.decoder_parts else DECODER_PARTS
+        graphs = build_graphs(self.model, self.encoder, request.size)
+        self.specs = [spec for spec in graphs if spec.name not in left_out]
         self.frames = (
             torch_gates.video_frames(request.calibrate, request.size, request.rollout)
             if request.calibrate

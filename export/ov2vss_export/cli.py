@@ -66,6 +66,12 @@ def _precisions(_context: click.Context, _option: click.Parameter, value: str | 
     type=click.IntRange(45, 10_000),
     help="Frames that are streamed and compared with torch; a shorter video is used whole.",
 )
+@click.option(
+    "--decoder-parts/--whole-decoder",
+    default=True,
+    show_default=True,
+    help="Also write the decoder in two parts: long word lists are faster on onnxruntime, and the bundle is larger.",
+)
 @click.option("--data", default=None, help="Labelled videos: the gates compare mIoU on them too.")
 @click.option("--split", default="test", show_default=True, help="Split of --data.")
 @click.option(
@@ -118,6 +124,7 @@ def main(
     text_weights: str,
     calibrate: Path | None,
     rollout: int,
+    decoder_parts: bool,
     data: str | None,
     split: str,
     license_file: Path | None,
@@ -204,6 +211,7 @@ def main(
             allow_parity_failure,
             rollout,
             found.run.clip_source(clip_weights, download),
+            decoder_parts,
         )
     )
     seconds = time.perf_counter() - began

@@ -62,7 +62,7 @@ def graph_reference(specs: list[GraphSpec], frame: npt.NDArray[np.uint8]) -> Gra
     values: dict[str, torch.Tensor] = {"frame": torch.from_numpy(frame)[None]}
     generator = torch.Generator().manual_seed(1)
     feeds, results = {}, {}
-    for name in ("backbone", "stcf_step", "decoder", *DECODER_PARTS):
+    for name in ("backbone", "stcf_step", "decoder", *(part for part in DECODER_PARTS if part in by_name)):
         spec = by_name[name]
         feed = {k: values.get(k, v) for k, v in spec.inputs.items()}
         if name == "stcf_step":
