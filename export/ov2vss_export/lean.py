@@ -50,7 +50,7 @@ class Upsample(nn.Module):
 def row_squares(x: Tensor) -> Tensor:
     """Sums of squares of the rows, ``[..., R, K] -> [..., R, 1]``: the diagonals of small products ``x x^T``.
 
-    It is a matrix product because engines reduce squares several times slower than they read them.
+    It is a matrix product because that is somewhat faster on onnxruntime than ReduceL2 or a square and a sum.
     """
     rows = x.shape[-2]
     group = max(d for d in range(1, ROWS + 1) if rows % d == 0)
@@ -197,7 +197,7 @@ class LeanStep(nn.Module):
     def attend(self, query: Tensor, context: Tensor, position: Tensor) -> Tensor:
         """Guidance ``[1, c', H/8, W/8]`` from the attention's queries ``[1, C, H/8 * W/8]``."""
         model, attention = self.model, self.model.rfe.attention
-        keys, values = (attention._split(x) for x in attention.memory(context))
+        keys, values = (attention.split(x) for x in attention.memory(context))
         query = query.unflatten(1, (attention.heads, -1)).transpose(2, 3)
         weights = torch.softmax(query @ keys.transpose(2, 3), dim=-1)
         video = (values.transpose(2, 3) @ weights.transpose(2, 3)).flatten(1, 2).unflatten(2, self.sizes[0])

@@ -29,9 +29,10 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """``x [B, T, C]``, ``keys, values [B, S, C]`` -> ``[B, T, C]``."""
-        q, k, v = (self._split(y) for y in (self.query(x) * self.scale, keys, values))
+        q, k, v = (self.split(y) for y in (self.query(x) * self.scale, keys, values))
         weights = torch.softmax(q @ k.transpose(2, 3), dim=-1)
         return self.out((weights @ v).transpose(1, 2).flatten(2))
 
-    def _split(self, x: Tensor) -> Tensor:
+    def split(self, x: Tensor) -> Tensor:
+        """``[B, T, C]`` -> its heads, ``[B, heads, T, C / heads]``."""
         return x.unflatten(-1, (self.heads, x.shape[-1] // self.heads)).transpose(1, 2)

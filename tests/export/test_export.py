@@ -22,7 +22,7 @@ from ov2vss_runtime.errors import BundleError, OV2VSSError
 from ov2vss_runtime.ort_engine import OrtEngine
 from ov2vss_runtime.segmenter import Segmenter
 from ov2vss_runtime.vocabulary import Vocabulary
-from tests.conftest import TrainedRun, run_program
+from tests.conftest import TrainedRun, moving_frames, run_program
 
 CONTRACT = {
     "text": ({"tokens", "attention_mask"}, {"embeddings"}),
@@ -231,6 +231,20 @@ def test_gate_1_names_a_graph_that_differs(trained: TrainedRun, bundle: Path, na
     gates = torch_gates.gate_graphs(engine, reference, engine.bundle.manifest.variants["fp32"].graphs)
     whole = ["decoder"] if name in DECODER_PARTS else []
     assert [g.name.split()[0] for g in gates if not g.passed] == [*whole, name]
+
+
+def test_the_decoder_whole_and_in_parts(trained: TrainedRun, bundle: Path, tmp_path: Path) -> None:
+    """``--whole-decoder`` leaves the parts out, and the engine gives the same logits by either way."""
+    out = tmp_path / "whole"
+    done = run_program("ov2vss-export", "--ckpt", trained.folder, "--out", out, "--whole-decoder", "--rollout", "45")
+    assert done.returncode == 0, done.stderr
+    graphs = [set(Bundle.open(folder).manifest.variants["fp32"].graphs) for folder in (out, bundle)]
+    assert graphs == [set(GRAPHS), {*GRAPHS, *DECODER_PARTS}]
+    names = [f"thing {k}" for k in range(40)]  # several chunks
+    whole, parts = (Segmenter.load(folder).stream(None, names) for folder in (out, bundle))
+    for frame in moving_frames(3, (128, 192)):
+        want, got = whole.logits(frame), parts.logits(frame)
+        assert np.abs(got - want).max() < 1e-4 * np.abs(want).max()
 
 
 def test_gate_2_sees_a_wrong_ring(trained: TrainedRun, bundle: Path) -> None:
