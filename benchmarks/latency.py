@@ -17,12 +17,10 @@ words.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import multiprocessing
 import tempfile
 import time
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,81 +29,21 @@ import click
 import numpy as np
 from limit import bundle_operations, floor_ms, peaks
 from machine import machine
-from workers import Configuration, Failed, Worker, take_turns, word_list, write_clip
+from subjects import combinations, exported, installed, own_checkpoint, own_size, require_checkpoint, untrained
+from workers import Configuration, Failed, Worker, take_turns, warm_up, word_list, write_clip
 
-from ov2vss_runtime.backends import BACKENDS, status
-from ov2vss_runtime.bundle import DEFAULT_BUNDLE, Bundle, builtin_bundles
+from ov2vss_runtime.backends import BACKENDS
+from ov2vss_runtime.bundle import DEFAULT_BUNDLE, Bundle
 from ov2vss_runtime.bundle_engine import cache_folder
 from ov2vss_runtime.console import CONTEXT, program
-from ov2vss_runtime.errors import BundleError, OV2VSSError
+from ov2vss_runtime.errors import OV2VSSError
 from ov2vss_runtime.preprocess import parse_size
 from ov2vss_runtime.threads import available_threads
 
-ROOT = Path(__file__).resolve().parent.parent
 CLASSES = (20, 124, 500, 1200)
 TURN_SECONDS, MOST_FRAMES, FEWEST_FRAMES = 1.0, 20, 2
 """How long a turn of the first configuration lasts, about, and how many frames that may be."""
 COLUMNS = ("decode", "preprocess", "backbone", "step", "decoder", "labels", "overlay", "encode")
-
-
-def installed() -> list[str]:
-    """Backends that run here, each once."""
-    return [name for name in BACKENDS if name != "onnxruntime:cpu" and status(name).startswith("yes")]
-
-
-def combinations(bundle: Bundle, backends: Iterable[str], precisions: Iterable[str]) -> list[tuple[str, str]]:
-    """Backends and precisions that a bundle can be run with. fp16 on a processor is slower than fp32 and only measured
-    where it is asked for."""
-    wanted, found = tuple(precisions), []
-    for backend in backends:
-        for precision in BACKENDS[backend].precisions:
-            emulated = precision == "fp16" and backend == "onnxruntime"
-            if precision not in wanted if wanted else emulated:
-                continue
-            try:
-                bundle.variant("fp32" if precision == "bf16" else precision, BACKENDS[backend].family)
-            except BundleError:
-                continue
-            found.append((backend, precision))
-    return found
-
-
-def exported(ckpt: Path, size: tuple[int, int], precisions: tuple[str, ...], cache: Path) -> Path:
-    """A bundle of a checkpoint in the cache folder, made if it is not there: one per size, precisions, weights and
-    version of the exporter."""
-    from ov2vss import checkpoint
-    from ov2vss.data.folder import VSPW_CLASSES
-    from ov2vss_export.bundle_writer import ExportRequest, export_bundle
-    from ov2vss_export.verify import RESET_AT
-    from ov2vss_runtime.vocabulary import Vocabulary
-
-    found = checkpoint.find(ckpt)
-    sources = [p for folder in ("ov2vss/model", "export/ov2vss_export") for p in sorted((ROOT / folder).glob("*.py"))]
-    key = hashlib.sha256(b"".join(p.read_bytes() for p in sources) + found.weights_file.read_bytes()).hexdigest()[:10]
-    preset = found.run.train.preset
-    out = cache / f"{size[0]}x{size[1]}-{'-'.join(precisions)}-{key}" / preset
-    if not out.exists():
-        click.echo(f"exporting {preset} at {size[0]}x{size[1]}, once", err=True)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        request = ExportRequest(
-            checkpoint=found,
-            vocabulary=Vocabulary.from_file(VSPW_CLASSES),
-            out=out,
-            size=size,
-            precisions=precisions,
-            calibrate=write_clip(cache / "calibrate.mp4", size, 48) if "int8" in precisions else None,
-            rollout=RESET_AT + 1,
-            allow_parity_failure=True,
-        )
-        export_bundle(request)
-    return out
-
-
-def untrained(preset: str, cache: Path) -> Path:
-    """A checkpoint of a preset with random weights in the cache folder."""
-    from untrained import write_untrained
-
-    return write_untrained(preset, cache / f"{preset}-untrained")
 
 
 def measured(
@@ -120,12 +58,12 @@ def measured(
             notes.append(f"{configuration.title}: {error}")
     if not workers:
         return [], notes
-    workers[0].call("run", 2)
-    each = workers[0].call("run", 1)[0]["network"] / 1000
-    frames = frames or int(min(max(TURN_SECONDS / each, FEWEST_FRAMES), MOST_FRAMES))
-    for worker in workers[1:]:
-        worker.call("run", 3)
-    failed = take_turns(workers, 1, frames, rounds, frames * 2 if end_to_end else 0)
+    failed = warm_up(workers)
+    first_row = next((w for number, w in enumerate(workers) if number not in failed), None)
+    if first_row is not None:
+        each = first_row.samples[-1]["network"] / 1000
+        frames = frames or int(min(max(TURN_SECONDS / each, FEWEST_FRAMES), MOST_FRAMES))
+        take_turns(workers, failed, frames, rounds, frames * 2 if end_to_end else 0)
     records, first = [], {}
     for number, worker in enumerate(workers):
         c = worker.configuration
@@ -190,16 +128,16 @@ def stage_table(record: dict[str, Any]) -> list[str]:
 def comparisons(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Ratios of medians between rows of one run, over the same bundle and words."""
     found = []
-    for key in dict.fromkeys((r["bundle"], r["classes"]) for r in records):
-        rows = [r for r in records if (r["bundle"], r["classes"]) == key]
+    for key in dict.fromkeys((r["bundle"], tuple(r["size"]), r["classes"]) for r in records):
+        rows = [r for r in records if (r["bundle"], tuple(r["size"]), r["classes"]) == key]
         streams = [r for r in rows if r["kind"] == "stream"]
         if not streams:
             continue
         best = min(streams, key=lambda r: r["ms"]["network"]["p50"])
 
-        def add(what: str, slow: dict, fast: dict, key: tuple = key) -> None:
-            ratio = slow["ms"]["network"]["p50"] / fast["ms"]["network"]["p50"]
-            found.append({"bundle": key[0], "classes": key[1], "what": what, "ratio": ratio})
+        def add(what: str, slow: dict, fast: dict, stage: str = "network", key: tuple = key) -> None:
+            ratio = slow["ms"]["network"]["p50"] / fast["ms"][stage]["p50"]
+            found.append({"bundle": key[0], "size": key[1], "classes": key[2], "what": what, "ratio": ratio})
 
         for row in rows:
             same = next(
@@ -212,9 +150,7 @@ def comparisons(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
             if row["kind"] == "image method" and same:
                 add(f"image method against the stream, both {same['title']}", row, same)
         for row in streams:
-            ratio = row["ms"]["network"]["p50"] / row["ms"]["backbone"]["p50"]
-            what = f"network against its backbone alone ({row['title']})"
-            found.append({"bundle": key[0], "classes": key[1], "what": what, "ratio": ratio})
+            add(f"network against its backbone alone ({row['title']})", row, row, "backbone")
     return found
 
 
@@ -240,7 +176,10 @@ def numbers(text: str | None) -> tuple[int | None, ...]:
     help="Preset to export with random weights, once, and measure; again for more.",
 )
 @click.option(
-    "--ckpt", default=None, type=click.Path(path_type=Path, exists=True), help="Run folder, for --size and torch rows."
+    "--ckpt",
+    default=None,
+    type=click.Path(path_type=Path, exists=True),
+    help="Run folder to export, once, and measure; or, with --bundle, what that was exported from, for torch.",
 )
 @click.option(
     "--size", "sizes", multiple=True, metavar="HxW", help="Export --preset or --ckpt at this size; again for more."
@@ -290,7 +229,7 @@ def main(
 ) -> None:
     """Print milliseconds a frame by stage of every configuration, in one table."""
     began, threads = time.perf_counter(), threads or available_threads()
-    if sizes and not (presets or ckpt):
+    if sizes and (bundles or not (presets or ckpt)):
         raise OV2VSSError("a bundle has one size", "give --preset or --ckpt with --size, to export at others")
     cache = cache_folder("benchmarks")
     cache.mkdir(parents=True, exist_ok=True)
@@ -300,21 +239,20 @@ def main(
     if full:
         presets, with_torch, compiled, reference = (*presets, "ov2vss-r101"), True, True, True
         bundles = (*bundles, DEFAULT_BUNDLE)
-    for preset in presets:
-        run = untrained(preset, cache)
-        for size in sizes or (_own_size(run),):
-            bundle = exported(run, parse_size(size), ("fp32", *stored), cache)
-            subjects.append((str(bundle), run, counts if classes else CLASSES if full else (None,)))
-    if ckpt is not None:
-        for size in sizes:
-            subjects.append((str(exported(ckpt, parse_size(size), ("fp32", *stored), cache)), ckpt, counts))
+    exports = [(untrained(preset, cache), CLASSES if full else (None,)) for preset in presets]
+    if ckpt is not None and not bundles:
+        exports.append((ckpt, (None,)))
+    for run, usual in exports:
+        for size in [parse_size(size) for size in sizes] or [own_size(run)]:
+            bundle = str(exported(run, size, ("fp32", *stored), cache))
+            subjects.append((bundle, run, counts if classes else usual))
     for bundle in bundles or (() if subjects else (DEFAULT_BUNDLE,)):
         subjects.append(
             (bundle, ckpt or own_checkpoint(bundle), counts if classes else (None, *CLASSES) if full else counts)
         )
-    if (with_torch or compiled or reference) and any(run is None for _, run, _ in subjects):
-        raise OV2VSSError("torch and the reference need the checkpoint of the bundle", "add --ckpt RUN")
-
+    if with_torch or compiled or reference:
+        for name, run, _ in subjects:
+            require_checkpoint(Bundle.open(name), run)
     for name, _, _ in subjects:
         Bundle.open(name)
     context = multiprocessing.get_context("spawn")
@@ -352,6 +290,8 @@ def main(
                 notes += problems
     with context.Pool(1) as pool:
         again = pool.apply(peaks, (threads,))
+    if not records:
+        raise OV2VSSError("nothing could be measured", notes[0] if notes else "no backend has these precisions")
     peak = {kind: max(peak[kind], again[kind]) for kind in peak}
     add_limits(records, peak)
 
@@ -379,19 +319,6 @@ def main(
         record = {"script": "latency", "machine": where, "threads": threads, "peaks": peak, "rounds": rounds}
         record |= {"rows": records, "comparisons": ratios, "not_measured": notes, "seconds": seconds}
         json_file.write_text(json.dumps(record, indent=1) + "\n")
-
-
-def _own_size(run: Path) -> str:
-    from ov2vss import checkpoint
-
-    size = checkpoint.find(run).run.train.size
-    return f"{size[0]}x{size[1]}"
-
-
-def own_checkpoint(bundle: str) -> Path | None:
-    """The checkpoint of a built-in bundle, in a checkout."""
-    folder = ROOT / "models" / Path(bundle).name
-    return folder if bundle in builtin_bundles() and folder.is_dir() else None
 
 
 def _near(size: tuple[int, int]) -> tuple[int, int]:

@@ -18,7 +18,7 @@ from typing import Any
 
 import click
 import numpy as np
-from limit import bundle_operations, peaks
+from limit import FRAME_GRAPHS, bundle_operations, peaks
 from machine import machine
 
 from ov2vss_runtime.bundle import DEFAULT_BUNDLE, Bundle
@@ -33,7 +33,7 @@ RUNS = 10
 def feeds(bundle: Bundle, variant: str, classes: int) -> dict[str, dict[str, np.ndarray]]:
     """Inputs of the graphs of a frame; what they hold does not change the time."""
     random, found = np.random.default_rng(0), {}
-    for name in ("backbone", "stcf_step", "decoder"):
+    for name in FRAME_GRAPHS:
         found[name] = {}
         for info in bundle.manifest.variants[variant].graphs[name].inputs:
             shape = [classes if axis == "N" else int(axis) for axis in info.shape]

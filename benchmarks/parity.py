@@ -19,13 +19,12 @@ from typing import Any
 
 import click
 import numpy as np
-from latency import ROOT, combinations, installed
 from machine import machine
+from subjects import combinations, installed, own_checkpoint, require_checkpoint
 
 from ov2vss import checkpoint
 from ov2vss.data import open_videos
 from ov2vss.data.source import VideoSet
-from ov2vss.errors import OV2VSSError
 from ov2vss.evaluate.evaluate import Labels, Protocol, evaluate, make_protocol, predict_with
 from ov2vss.torch_engine import TorchEngine
 from ov2vss_runtime.backends import BACKENDS
@@ -124,12 +123,7 @@ def main(
     import torch
 
     opened, threads = Bundle.open(bundle), threads or available_threads()
-    ckpt = ckpt or ROOT / "models" / bundle
-    if not ckpt.exists():
-        raise OV2VSSError(f"{ckpt} does not exist", "give the checkpoint that the bundle was exported from with --ckpt")
-    found = checkpoint.find(ckpt)
-    if opened.manifest.source["checkpoint_sha256"] != checkpoint_sha256(found):
-        raise OV2VSSError(f"{ckpt} is not what {bundle} was exported from", "give its own checkpoint with --ckpt")
+    found = checkpoint.find(require_checkpoint(opened, ckpt or own_checkpoint(bundle)))
     torch.set_num_threads(threads)
     model, size = found.build(), tuple(opened.manifest.preprocess.size)
     engine = TorchEngine(model, size, found.text_encoder())
@@ -169,13 +163,6 @@ def main(
         whole = {"script": "parity", "bundle": opened.manifest.name, "size": size, "gap": gap, "threads": threads}
         whole |= {"data": Path(data).name, "splits": results, "machine": where}
         json_file.write_text(json.dumps(whole, indent=1) + "\n")
-
-
-def checkpoint_sha256(found: checkpoint.Checkpoint) -> str:
-    """As a manifest records it."""
-    from ov2vss_runtime.bundle import file_sha256
-
-    return file_sha256(found.weights_file)
 
 
 if __name__ == "__main__":

@@ -211,7 +211,7 @@ class History:
         self.frames.append(frame)
         now = len(self.frames) - 1
         found = [self.frames[k] for k in clip_indices(now, self.references, self.gap)]
-        for old in range(1, now - self.references * self.gap):
+        if (old := now - self.references * self.gap) > 0:
             self.frames[old] = None
         return [*found, self.frames[0]]
 

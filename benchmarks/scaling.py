@@ -26,9 +26,9 @@ from typing import Any
 
 import click
 import numpy as np
-from latency import exported, own_checkpoint
 from machine import machine
 from memory import resident_mb
+from subjects import exported, own_checkpoint
 from tqdm import tqdm
 from workers import drifting, word_list
 

@@ -316,31 +316,47 @@ class Worker:
         return found
 
 
-def take_turns(workers: list[Worker], warm_up: int, frames: int, rounds: int, program: int) -> dict[int, str]:
-    """Let every worker do ``frames`` frames a round, and at the end of a round ``program`` frames of ``ov2vss-run``.
+WARM_UP = 4
+"""Frames of every row whose time does not count."""
+
+
+def warm_up(workers: list[Worker]) -> dict[int, str]:
+    """The first frames of every worker; their samples are there until :func:`take_turns` starts.
 
     Returns:
-        What failed on the way, by position; such a worker is asked nothing more.
+        What failed, by position.
+    """
+    failed: dict[int, str] = {}
+    for number, worker in enumerate(workers):
+        try:
+            worker.samples = worker.call("run", WARM_UP)
+        except Failed as error:
+            failed[number] = str(error)
+    return failed
+
+
+def take_turns(workers: list[Worker], failed: dict[int, str], frames: int, rounds: int, program: int) -> None:
+    """Let every worker do ``frames`` frames a round, and at the end of a round ``program`` frames of ``ov2vss-run``.
+
+    Args:
+        failed: workers that are asked nothing more, by position, and why; those that fail on the way join them.
     """
     from tqdm import tqdm
 
-    failed: dict[int, str] = {}
-    with tqdm(total=(rounds + 1) * len(workers), desc="measure", unit="turn", disable=None, leave=False) as bar:
-        for turn in range(rounds + 1):
+    for worker in workers:
+        worker.samples = []
+    with tqdm(total=rounds * len(workers), desc="measure", unit="turn", disable=None, leave=False) as bar:
+        for _ in range(rounds):
             for number, worker in enumerate(workers):
                 bar.update()
                 if number in failed:
                     continue
                 try:
-                    if turn == 0:
-                        worker.call("run", warm_up)
-                        continue
                     worker.samples += worker.call("run", frames)
                     if program and worker.configuration.kind == "stream":
                         worker.fps.append(worker.call("program", program))
                 except Failed as error:
                     failed[number] = str(error)
-    return failed
 
 
 def write_clip(path: Path, size: tuple[int, int], frames: int) -> Path:

@@ -1,6 +1,7 @@
 """The measuring scripts: what they count, that what they compare is comparable, and that they run."""
 
 import json
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -26,9 +27,10 @@ from reference import AuthorsScheme, TorchScheme, write_graphs  # noqa: E402
 from report import bounds  # noqa: E402
 
 
-def script(name: str, *args: str | Path) -> subprocess.CompletedProcess:
+def script(name: str, *args: str | Path, cache: Path | None = None) -> subprocess.CompletedProcess:
     command = [sys.executable, str(SCRIPTS / name), *map(str, args)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=900)
+    environment = os.environ | ({"XDG_CACHE_HOME": str(cache)} if cache else {})
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=900, env=environment)
 
 
 def test_operations_of_a_hand_made_graph(tmp_path: Path) -> None:
@@ -147,14 +149,39 @@ def test_latency_measures_side_by_side_and_reports(bundle: Path, trained: Traine
         (("--size", "64x96"), "a bundle has one size; give --preset or --ckpt"),
         (("--classes", "20,x"), "'20,x' is not a list of numbers of classes"),
         (("--bundle", "nowhere"), "nowhere"),
-        (("--bundle", "BUNDLE", "--torch"), "torch and the reference need the checkpoint of the bundle; add --ckpt"),
+        (("--bundle", "BUNDLE", "--size", "64x96"), "a bundle has one size; give --preset or --ckpt"),
+        (("--bundle", "BUNDLE", "--torch"), "torch needs the checkpoint that shapes was exported from; add --ckpt"),
+        (("--torch", "--bundle", "street-lite", "--ckpt", "CKPT"), "is not what street-lite was exported from"),
+        (("--bundle", "BUNDLE", "--backend", "onnxruntime:cuda"), "nothing could be measured; onnxruntime:cuda fp32: "),
     ],
 )
-def test_wrong_options_of_latency(args: tuple[str, ...], told: str, bundle: Path) -> None:
-    done = script("latency.py", *(str(bundle) if a == "BUNDLE" else a for a in args))
+def test_wrong_options_of_latency(args: tuple[str, ...], told: str, bundle: Path, trained: TrainedRun) -> None:
+    known = {"BUNDLE": bundle, "CKPT": trained.folder}
+    done = script("latency.py", *(known.get(a, a) for a in args))
     assert done.returncode in (1, 2)
     assert told in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_sizes_are_exported_once_and_not_mixed(trained: TrainedRun, tmp_path: Path) -> None:
+    """Two sizes of one checkpoint are two bundles of one name, and nothing is compared across them."""
+    out = tmp_path / "latency.json"
+    args = ("--ckpt", trained.folder, "--size", "70x100", "--size", "128x192", "--backend", "onnxruntime")
+    args += ("--precision", "fp32", "--rounds", "1", "--frames", "2", "--json", out)
+    done = script("latency.py", *args, cache=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "size 70x100 -> 64x96 (multiples of 32)" in done.stderr
+    record = json.loads(out.read_text())
+    small, large = record["rows"]
+    assert (small["size"], large["size"]) == ([64, 96], [128, 192])
+    assert sum(small["operations"]["backbone"].values()) < sum(large["operations"]["backbone"].values())
+    for row, ratio in zip((small, large), record["comparisons"], strict=True):
+        assert ratio["size"] == row["size"]
+        assert ratio["ratio"] == pytest.approx(row["ms"]["network"]["p50"] / row["ms"]["backbone"]["p50"])
+    again = script("latency.py", *args, cache=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert "exporting" in done.stderr
+    assert "exporting" not in again.stderr
 
 
 def test_parity_puts_speed_and_accuracy_together(bundle: Path, trained: TrainedRun, tmp_path: Path) -> None:
