@@ -41,6 +41,8 @@ from ov2vss_runtime.preprocess import parse_size
 from ov2vss_runtime.threads import available_threads
 
 CLASSES = (20, 124, 500, 1200)
+FULL_SIZES = ((256, 480), (480, 864))
+"""Frame sizes of --full beside the built-in bundle's own."""
 TURN_SECONDS, MOST_FRAMES, FEWEST_FRAMES = 1.0, 20, 2
 """How long a turn of the first configuration lasts, about, and how many frames that may be."""
 COLUMNS = ("decode", "preprocess", "backbone", "step", "decoder", "labels", "overlay", "encode")
@@ -198,7 +200,9 @@ def numbers(text: str | None) -> tuple[int | None, ...]:
 @click.option("--reference", is_flag=True, help="Also the authors' scheme and the image method (onnxruntime fp32).")
 @click.option("--stages", is_flag=True, help="Also print mean, p50, p90 and p99 of every stage.")
 @click.option(
-    "--full", is_flag=True, help="street-lite and full-size ov2vss-r101: everything above. Takes an hour or two."
+    "--full",
+    is_flag=True,
+    help="street-lite at three sizes and full-size ov2vss-r101: everything above. Takes an hour or two.",
 )
 @click.option("--rounds", default=3, show_default=True, type=click.IntRange(1, 1000), help="Turns of each row.")
 @click.option("--frames", default=None, type=click.IntRange(1, 10_000), help="Frames a turn [default: by speed].")
@@ -229,7 +233,7 @@ def main(
 ) -> None:
     """Print milliseconds a frame by stage of every configuration, in one table."""
     began, threads = time.perf_counter(), threads or available_threads()
-    if sizes and (bundles or not (presets or ckpt)):
+    if sizes and not full and (bundles or not (presets or ckpt)):
         raise OV2VSSError("a bundle has one size", "give --preset or --ckpt with --size, to export at others")
     cache = cache_folder("benchmarks")
     cache.mkdir(parents=True, exist_ok=True)
@@ -238,18 +242,21 @@ def main(
     stored = tuple(p for p in ("fp16", "int8") if p in precisions)
     if full:
         presets, with_torch, compiled, reference = (*presets, "ov2vss-r101"), True, True, True
-        bundles = (*bundles, DEFAULT_BUNDLE)
-    exports = [(untrained(preset, cache), CLASSES if full else (None,)) for preset in presets]
+    asked = tuple(parse_size(size) for size in sizes)
+    exports = [(untrained(preset, cache), asked, CLASSES if full else (None,)) for preset in presets]
     if ckpt is not None and not bundles:
-        exports.append((ckpt, (None,)))
-    for run, usual in exports:
-        for size in [parse_size(size) for size in sizes] or [own_size(run)]:
+        exports.append((ckpt, asked, (None,)))
+    if full:
+        exports.append((own_checkpoint(DEFAULT_BUNDLE), asked or FULL_SIZES, (None,)))
+    for run, at, usual in exports:
+        for size in at or (own_size(run),):
             bundle = str(exported(run, size, ("fp32", *stored), cache))
             subjects.append((bundle, run, counts if classes else usual))
+    usual = (None, *CLASSES) if full and not classes else counts
     for bundle in bundles or (() if subjects else (DEFAULT_BUNDLE,)):
-        subjects.append(
-            (bundle, ckpt or own_checkpoint(bundle), counts if classes else (None, *CLASSES) if full else counts)
-        )
+        subjects.append((bundle, ckpt or own_checkpoint(bundle), usual))
+    if full:
+        subjects.append((DEFAULT_BUNDLE, own_checkpoint(DEFAULT_BUNDLE), usual))
     if with_torch or compiled or reference:
         for name, run, _ in subjects:
             require_checkpoint(Bundle.open(name), run)
