@@ -124,8 +124,13 @@ def scale_size(setup: Setup) -> dict[str, Any]:
     """Cost of frame sizes; the network's share of it goes with the area."""
     ckpt = setup.checkpoint()
     stored = ("fp32",) if setup.precision in ("fp32", "bf16") else ("fp32", setup.precision)
-    steps = {size: setup.load(exported(ckpt, size, stored, setup.cache)).stream().step for size in SIZES}
-    rows = [{"size": f"{h}x{w}", "pixels": h * w} | ms for (h, w), ms in setup.turns(steps, "size").items()]
+    streams = {size: setup.load(exported(ckpt, size, stored, setup.cache)).stream() for size in SIZES}
+    steps = {size: stream.step for size, stream in streams.items()}
+    words = {size: len(stream.vocabulary) for size, stream in streams.items()}
+    rows = [
+        {"size": f"{h}x{w}", "pixels": h * w, "words": words[h, w]} | ms
+        for (h, w), ms in setup.turns(steps, "size").items()
+    ]
     return {"rows": [r | {"ns_a_pixel": 1e6 * r["median_ms"] / r["pixels"]} for r in rows]}
 
 

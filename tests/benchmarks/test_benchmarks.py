@@ -140,7 +140,7 @@ def test_latency_measures_side_by_side_and_reports(bundle: Path, trained: Traine
     made = script("report.py", out, "--out", report)
     assert made.returncode == 0, made.stderr
     assert f"{fast:.1f}" in report.read_text()
-    assert (report.parent / "images" / "benchmark-latency-0.png").stat().st_size > 5_000
+    assert (report.parent / "images" / "benchmark-latency-0-0.png").stat().st_size > 5_000
 
 
 @pytest.mark.parametrize(
@@ -245,6 +245,21 @@ def test_bounds_are_checked_from_the_records() -> None:
     table = "\n".join(bounds({"scaling": [record]}))
     assert "| 1.50 | <= 1.6 | holds |" in table
     assert "| 170.00 | <= 150 | **missed** |" in table
+
+
+def test_speed_is_reported_with_its_accuracy() -> None:
+    """Made-up records: the fastest configuration is the one that is checked, and its own mIoU stands beside it."""
+    row = {"bundle": "street-lite", "preset": "lite", "kind": "stream", "classes": 20}
+    rows = [
+        row | {"title": "slow", "fps": 20.0, "run_fps": 15.0},
+        row | {"title": "fast", "fps": 30.0, "run_fps": 19.0},
+    ]
+    splits = {"test": [{"title": "slow", "miou": 0.7}, {"title": "fast", "miou": 0.6}]}
+    parity = {"bundle": "street-lite", "data": "camvid", "splits": splits}
+    table = "\n".join(bounds({"latency": [{"rows": rows}], "parity": [parity]}))
+    assert "fast (mIoU 0.600 on camvid test): fps of graphs and label map | 30.00 | >= 25 | holds |" in table
+    assert "fast (mIoU 0.600 on camvid test): fps of ov2vss-run | 19.00 | >= 20 | **missed** |" in table
+    assert "slow" not in table
 
 
 def test_a_foreign_file_is_no_record(tmp_path: Path) -> None:
