@@ -329,9 +329,14 @@ def main(
 
 
 def _near(size: tuple[int, int]) -> tuple[int, int]:
-    """A usual video size that a bundle's size fits."""
-    usual = [(360, 640), (480, 854), (540, 960), (720, 1280), (1080, 1920), (360, 480), (480, 480)]
-    return min(usual, key=lambda s: abs(np.log(s[0] / size[0])) + abs(np.log(s[1] / size[1])))
+    """A usual video size that a bundle's size fits: its shape counts more than its area."""
+
+    def distance(usual: tuple[int, int]) -> float:
+        high, wide = np.log(usual[0] / size[0]), np.log(usual[1] / size[1])
+        return 4 * abs(wide - high) + abs(wide + high)
+
+    usual = [(240, 432), (360, 640), (480, 854), (540, 960), (720, 1280), (1080, 1920), (360, 480), (480, 480)]
+    return min(usual, key=distance)
 
 
 if __name__ == "__main__":
