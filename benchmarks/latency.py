@@ -202,7 +202,7 @@ def numbers(text: str | None) -> tuple[int | None, ...]:
 @click.option(
     "--full",
     is_flag=True,
-    help="street-lite at three sizes and full-size ov2vss-r101: everything above. Takes an hour or two.",
+    help="street-lite at three sizes and full-size ov2vss-r101: everything above. Half an hour and more.",
 )
 @click.option("--rounds", default=3, show_default=True, type=click.IntRange(1, 1000), help="Turns of each row.")
 @click.option("--frames", default=None, type=click.IntRange(1, 10_000), help="Frames a turn [default: by speed].")
