@@ -30,6 +30,7 @@ import numpy as np
 from limit import bundle_operations, floor_ms, peaks
 from machine import machine
 from subjects import combinations, exported, installed, own_checkpoint, own_size, require_checkpoint, untrained
+from tables import stage_table, table
 from workers import Configuration, Failed, Worker, take_turns, warm_up, word_list, write_clip
 
 from ov2vss_runtime.backends import BACKENDS
@@ -45,7 +46,6 @@ FULL_SIZES = ((256, 480), (480, 864))
 """Frame sizes of --full beside the built-in bundle's own."""
 TURN_SECONDS, MOST_FRAMES, FEWEST_FRAMES = 1.0, 20, 2
 """How long a turn of the first configuration lasts, about, and how many frames that may be."""
-COLUMNS = ("decode", "preprocess", "backbone", "step", "decoder", "labels", "overlay", "encode")
 
 
 def measured(
@@ -99,32 +99,6 @@ def add_limits(records: list[dict[str, Any]], peak: dict[str, tuple[float, str]]
         record["floor_ms"] = floor_ms(counted[key], record["precision"], peak)
         if record["floor_ms"] is not None:
             record["share_of_limit"] = record["floor_ms"] / record["ms"]["network"]["p50"]
-
-
-def table(records: list[dict[str, Any]]) -> list[str]:
-    """The one table, as lines of Markdown."""
-    head = ["configuration", "classes", "size", *COLUMNS, "network", "p90", "p99", "fps", "run fps"]
-    head += ["peak MB", "limit", "labels"]
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    for r in records:
-        ms = r["ms"]
-        cells = [f"{r['bundle']}, {r['title']}", str(r["classes"]), "x".join(map(str, r["size"]))]
-        cells += [f"{ms[name]['p50']:.1f}" if name in ms else "" for name in COLUMNS]
-        cells += [f"{ms['network'][p]:.1f}" for p in ("p50", "p90", "p99")] + [f"{r['fps']:.1f}"]
-        cells += [f"{r['run_fps']:.1f}" if r["run_fps"] else "", f"{r['peak_mb']:.0f}"]
-        cells += [f"{r['share_of_limit']:.0%}" if "share_of_limit" in r else ""]
-        cells += [f"{r['same_labels']:.4f}" if r["same_labels"] is not None else ""]
-        lines.append("| " + " | ".join(cells) + " |")
-    return lines
-
-
-def stage_table(record: dict[str, Any]) -> list[str]:
-    """Mean and percentiles of every stage of one configuration, as lines of Markdown."""
-    lines = [f"| {record['bundle']}, {record['title']}, {record['classes']} classes | mean | p50 | p90 | p99 |"]
-    lines.append("|---|---|---|---|---|")
-    for name, ms in record["ms"].items():
-        lines.append(f"| {name} | " + " | ".join(f"{ms[p]:.2f}" for p in ("mean", "p50", "p90", "p99")) + " |")
-    return lines
 
 
 def comparisons(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -252,11 +226,11 @@ def main(
         for size in at or (own_size(run),):
             bundle = str(exported(run, size, ("fp32", *stored), cache))
             subjects.append((bundle, run, counts if classes else usual))
-    usual = (None, *CLASSES) if full and not classes else counts
+    lists = (None, *CLASSES) if full and not classes else counts
     for bundle in bundles or (() if subjects else (DEFAULT_BUNDLE,)):
-        subjects.append((bundle, ckpt or own_checkpoint(bundle), usual))
+        subjects.append((bundle, ckpt or own_checkpoint(bundle), lists))
     if full:
-        subjects.append((DEFAULT_BUNDLE, own_checkpoint(DEFAULT_BUNDLE), usual))
+        subjects.append((DEFAULT_BUNDLE, own_checkpoint(DEFAULT_BUNDLE), lists))
     if with_torch or compiled or reference:
         for name, run, _ in subjects:
             require_checkpoint(Bundle.open(name), run)

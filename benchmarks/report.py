@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import click
-from latency import COLUMNS, stage_table, table
 from parity import table as parity_table
 from scaling import table as scaling_table
+from tables import COLUMNS, limit_table, stage_table, table
 
 from ov2vss_runtime.console import CONTEXT, program
 from ov2vss_runtime.errors import OV2VSSError
@@ -227,22 +227,6 @@ def said(record: dict[str, Any]) -> list[str]:
         f"{m['processor']} ({', '.join(m['instructions'])}), revision {m['revision']}, {m['date']}; {versions}.",
         "",
     ]
-
-
-def limit_table(rows: list[dict[str, Any]]) -> list[str]:
-    """Operations of the graphs of a frame, the least time they take, and what was reached, as lines of Markdown."""
-    graphs = ("backbone", "stcf_step", "decoder")
-    lines = [f"| configuration | classes | size | {' | '.join(graphs)} | least ms | reached | network / backbone |"]
-    lines.append("|" + "---|" * (len(graphs) + 6))
-    for r in rows:
-        if r.get("floor_ms") is None:
-            continue
-        counted = [f"{sum(r['operations'][g].values()) / 1e9:.1f}" for g in graphs]
-        cells = [f"{r['bundle']}, {r['title']}", str(r["classes"]), "x".join(map(str, r["size"])), *counted]
-        cells += [f"{r['floor_ms']:.1f}", f"{r['share_of_limit']:.0%}"]
-        cells += [f"{r['ms']['network']['p50'] / r['ms']['backbone']['p50']:.2f}"]
-        lines.append("| " + " | ".join(cells) + " |")
-    return lines
 
 
 def most_compared(rows: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:

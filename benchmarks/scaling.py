@@ -28,14 +28,13 @@ import click
 import numpy as np
 from machine import machine
 from memory import resident_mb
-from subjects import exported, own_checkpoint
+from subjects import exported, own_checkpoint, require_checkpoint
 from tqdm import tqdm
 from workers import drifting, word_list
 
-from ov2vss_runtime.bundle import DEFAULT_BUNDLE
+from ov2vss_runtime.bundle import DEFAULT_BUNDLE, Bundle
 from ov2vss_runtime.bundle_engine import cache_folder
 from ov2vss_runtime.console import CONTEXT, program
-from ov2vss_runtime.errors import OV2VSSError
 from ov2vss_runtime.segmenter import Segmenter
 from ov2vss_runtime.sources import open_source
 from ov2vss_runtime.stream import StreamOptions
@@ -68,11 +67,6 @@ class Setup:
 
     def load(self, bundle: str | Path | None = None) -> Segmenter:
         return Segmenter.load(bundle or self.bundle, self.backend, self.precision, self.threads)
-
-    def checkpoint(self) -> Path:
-        if self.ckpt is None:
-            raise OV2VSSError("other sizes need the checkpoint of the bundle", "add --ckpt RUN")
-        return self.ckpt
 
     def turns(
         self, steps: dict[Any, Callable], note: str, look: Callable[[dict[Any, Any]], None] | None = None
@@ -122,9 +116,8 @@ def scale_words(setup: Setup) -> dict[str, Any]:
 
 def scale_size(setup: Setup) -> dict[str, Any]:
     """Cost of frame sizes; the network's share of it goes with the area."""
-    ckpt = setup.checkpoint()
     stored = ("fp32",) if setup.precision in ("fp32", "bf16") else ("fp32", setup.precision)
-    streams = {size: setup.load(exported(ckpt, size, stored, setup.cache)).stream() for size in SIZES}
+    streams = {size: setup.load(exported(setup.ckpt, size, stored, setup.cache)).stream() for size in SIZES}
     steps = {size: stream.step for size, stream in streams.items()}
     words = {size: len(stream.vocabulary) for size, stream in streams.items()}
     rows = [
@@ -246,7 +239,8 @@ def main(
     pictures = (
         [f.rgb for f, _ in zip(open_source(video), range(frames), strict=False)] if video else drifting((540, 960))
     )
-    setup = Setup(bundle, backend, precision, threads, pictures, frames, ckpt or own_checkpoint(bundle), cache)
+    ckpt = require_checkpoint(Bundle.open(bundle), ckpt or own_checkpoint(bundle)) if "size" in wanted else None
+    setup = Setup(bundle, backend, precision, threads, pictures, frames, ckpt, cache)
     segmenter, where, results = setup.load(), machine(), {}
     height, width = segmenter.engine.size
     click.echo(

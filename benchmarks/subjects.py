@@ -99,7 +99,7 @@ def require_checkpoint(bundle: Bundle, ckpt: Path | None) -> Path:
 
     name = bundle.manifest.name
     if ckpt is None:
-        raise OV2VSSError(f"torch needs the checkpoint that {name} was exported from", "add --ckpt RUN")
+        raise OV2VSSError(f"torch and other sizes need the checkpoint that {name} was exported from", "add --ckpt RUN")
     if bundle.manifest.source["checkpoint_sha256"] != file_sha256(checkpoint.find(ckpt).weights_file):
         raise OV2VSSError(f"{ckpt} is not what {name} was exported from", "give its own checkpoint with --ckpt")
     return ckpt

@@ -140,6 +140,7 @@ def test_latency_measures_side_by_side_and_reports(bundle: Path, trained: Traine
     made = script("report.py", out, "--out", report)
     assert made.returncode == 0, made.stderr
     assert f"{fast:.1f}" in report.read_text()
+    assert f"| {row['floor_ms']:.1f} | {row['share_of_limit']:.0%} | " in report.read_text()
     assert (report.parent / "images" / "benchmark-latency-0-0.png").stat().st_size > 5_000
 
 
@@ -150,7 +151,7 @@ def test_latency_measures_side_by_side_and_reports(bundle: Path, trained: Traine
         (("--classes", "20,x"), "'20,x' is not a list of numbers of classes"),
         (("--bundle", "nowhere"), "nowhere"),
         (("--bundle", "BUNDLE", "--size", "64x96"), "a bundle has one size; give --preset or --ckpt"),
-        (("--bundle", "BUNDLE", "--torch"), "torch needs the checkpoint that shapes was exported from; add --ckpt"),
+        (("--bundle", "BUNDLE", "--torch"), "need the checkpoint that shapes was exported from; add --ckpt"),
         (("--torch", "--bundle", "street-lite", "--ckpt", "CKPT"), "is not what street-lite was exported from"),
         (("--bundle", "BUNDLE", "--backend", "onnxruntime:cuda"), "nothing could be measured; onnxruntime:cuda fp32: "),
     ],
@@ -218,6 +219,18 @@ def test_scaling_topics(bundle: Path, tmp_path: Path, topic: str) -> None:
     rows = json.loads(out.read_text())["topics"][topic]["rows"]
     assert len(rows) >= 4
     assert all(v > 0 for row in rows for v in row.values())
+
+
+def test_other_sizes_need_the_own_checkpoint(bundle: Path, trained: TrainedRun) -> None:
+    """Said before anything is measured, so that no other topic's figures are lost."""
+    for args, told in (
+        (("--bundle", bundle), "need the checkpoint that shapes was exported from; add --ckpt"),
+        (("--ckpt", trained.folder), "is not what street-lite was exported from"),
+    ):
+        done = script("scaling.py", "--what", "words", "--what", "size", *args)
+        assert done.returncode == 1
+        assert told in done.stderr
+        assert "words:" not in done.stdout
 
 
 def test_operators(bundle: Path, tmp_path: Path) -> None:
