@@ -25,9 +25,9 @@ from typing import Any
 import click
 from machine import processor, revision
 
+from ov2vss_runtime.atomic_files import write_json, write_text
 from ov2vss_runtime.console import CONTEXT, program
 from ov2vss_runtime.errors import OV2VSSError
-from ov2vss_runtime.files import write_json, write_text
 
 log = logging.getLogger("ov2vss")
 SCRIPTS = Path(sys.executable).parent

@@ -33,13 +33,13 @@ from subjects import combinations, exported, installed, own_checkpoint, own_size
 from tables import stage_table, table
 from workers import Configuration, Failed, Worker, take_turns, warm_up, word_list, write_clip
 
-from ov2vss_runtime.backends import BACKENDS
-from ov2vss_runtime.bundle import DEFAULT_BUNDLE, Bundle
-from ov2vss_runtime.bundle_engine import cache_folder
+from ov2vss_runtime.bundle.bundle import DEFAULT_BUNDLE, Bundle
 from ov2vss_runtime.console import CONTEXT, program
+from ov2vss_runtime.engines.backends import BACKENDS
+from ov2vss_runtime.engines.bundle_engine import cache_folder
 from ov2vss_runtime.errors import OV2VSSError
-from ov2vss_runtime.preprocess import parse_size
-from ov2vss_runtime.threads import available_threads
+from ov2vss_runtime.processors import available_threads
+from ov2vss_runtime.stream.preprocess import parse_size
 
 CLASSES = (20, 124, 500, 1200)
 FULL_SIZES = ((256, 480), (480, 864))

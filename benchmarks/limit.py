@@ -22,9 +22,9 @@ import click
 import numpy as np
 from machine import machine
 
-from ov2vss_runtime.bundle import DEFAULT_BUNDLE, Bundle
+from ov2vss_runtime.bundle.bundle import DEFAULT_BUNDLE, Bundle
 from ov2vss_runtime.console import CONTEXT, program
-from ov2vss_runtime.threads import available_threads
+from ov2vss_runtime.processors import available_threads
 
 FRAME_GRAPHS = ("backbone", "stcf_step", "decoder")
 SMALL = 4096

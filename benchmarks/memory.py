@@ -23,15 +23,15 @@ from machine import machine, processor
 from tqdm import tqdm
 from workers import drifting
 
-from ov2vss_runtime.bundle import DEFAULT_BUNDLE
+from ov2vss_runtime.bundle.bundle import DEFAULT_BUNDLE
 from ov2vss_runtime.console import CONTEXT, program
 from ov2vss_runtime.errors import OV2VSSError
-from ov2vss_runtime.outputs import Targets
-from ov2vss_runtime.runner import run
-from ov2vss_runtime.segmenter import Segmenter
-from ov2vss_runtime.sources import FrameSource, Source, open_source
-from ov2vss_runtime.stream import StreamOptions
-from ov2vss_runtime.video import VideoFrame
+from ov2vss_runtime.outputs.targets import Targets
+from ov2vss_runtime.stream.runner import run
+from ov2vss_runtime.stream.segmenter import Segmenter
+from ov2vss_runtime.stream.stream import StreamOptions
+from ov2vss_runtime.video.open_source import open_source
+from ov2vss_runtime.video.source import FrameSource, Source, VideoFrame
 
 
 class Looped(FrameSource):

@@ -21,9 +21,9 @@ import numpy as np
 from limit import FRAME_GRAPHS, bundle_operations, peaks
 from machine import machine
 
-from ov2vss_runtime.bundle import DEFAULT_BUNDLE, Bundle
+from ov2vss_runtime.bundle.bundle import DEFAULT_BUNDLE, Bundle
 from ov2vss_runtime.console import CONTEXT, program
-from ov2vss_runtime.threads import available_threads
+from ov2vss_runtime.processors import available_threads
 
 TOP = 12
 """Kinds of operators that are printed of a graph."""

@@ -27,12 +27,12 @@ from ov2vss.data import open_videos
 from ov2vss.data.source import VideoSet
 from ov2vss.evaluate.evaluate import Labels, Protocol, evaluate, make_protocol, predict_with
 from ov2vss.torch_engine import TorchEngine
-from ov2vss_runtime.backends import BACKENDS
-from ov2vss_runtime.bundle import DEFAULT_BUNDLE, Bundle
+from ov2vss_runtime.bundle.bundle import DEFAULT_BUNDLE, Bundle
 from ov2vss_runtime.console import CONTEXT, program
-from ov2vss_runtime.segmenter import Segmenter
-from ov2vss_runtime.stream import Stream
-from ov2vss_runtime.threads import available_threads
+from ov2vss_runtime.engines.backends import BACKENDS
+from ov2vss_runtime.processors import available_threads
+from ov2vss_runtime.stream.segmenter import Segmenter
+from ov2vss_runtime.stream.stream import Stream
 
 SCORES = ("miou", "fwiou", "vc8", "vc16")
 WARM_UP = 3

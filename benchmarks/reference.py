@@ -28,10 +28,10 @@ from ov2vss.model.pooling import Grid, pool_tokens, resize_average
 from ov2vss.model.stcf import RecursionStep, SpatialTemporalFusion
 from ov2vss_export.graphs import GraphSpec
 from ov2vss_export.onnx_export import export_graph, save_onnx
-from ov2vss_runtime.engine import FrameFeatures
-from ov2vss_runtime.labelmap import label_map
-from ov2vss_runtime.ort_engine import OrtEngine
-from ov2vss_runtime.preprocess import resize_frame
+from ov2vss_runtime.engines.engine import FrameFeatures
+from ov2vss_runtime.engines.onnxruntime import OrtEngine
+from ov2vss_runtime.stream.label_map import label_map
+from ov2vss_runtime.stream.preprocess import resize_frame
 from ov2vss_runtime.timing import Stopwatch
 
 LEVELS = tuple(f"u_s{s}" for s in STRIDES)

@@ -32,12 +32,12 @@ from subjects import exported, own_checkpoint, require_checkpoint
 from tqdm import tqdm
 from workers import drifting, word_list
 
-from ov2vss_runtime.bundle import DEFAULT_BUNDLE, Bundle
-from ov2vss_runtime.bundle_engine import cache_folder
+from ov2vss_runtime.bundle.bundle import DEFAULT_BUNDLE, Bundle
 from ov2vss_runtime.console import CONTEXT, program
-from ov2vss_runtime.segmenter import Segmenter
-from ov2vss_runtime.sources import open_source
-from ov2vss_runtime.stream import StreamOptions
+from ov2vss_runtime.engines.bundle_engine import cache_folder
+from ov2vss_runtime.stream.segmenter import Segmenter
+from ov2vss_runtime.stream.stream import StreamOptions
+from ov2vss_runtime.video.open_source import open_source
 
 COUNTS = (20, 124, 500, 1200)
 CANDIDATES = (0, 64, 32, 16)

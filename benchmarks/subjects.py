@@ -9,10 +9,10 @@ from pathlib import Path
 import click
 from workers import write_clip
 
-from ov2vss_runtime.backends import BACKENDS, status
-from ov2vss_runtime.bundle import Bundle, builtin_bundles, file_sha256
+from ov2vss_runtime.bundle.bundle import Bundle, builtin_bundles, file_sha256
+from ov2vss_runtime.engines.backends import BACKENDS, status
 from ov2vss_runtime.errors import BundleError, OV2VSSError
-from ov2vss_runtime.preprocess import snap
+from ov2vss_runtime.stream.preprocess import snap
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -45,8 +45,8 @@ def exported(ckpt: Path, size: tuple[int, int], precisions: tuple[str, ...], cac
     from ov2vss import checkpoint
     from ov2vss.data.folder import VSPW_CLASSES
     from ov2vss_export.bundle_writer import ExportRequest, export_bundle
-    from ov2vss_export.verify import RESET_AT
-    from ov2vss_runtime.vocabulary import Vocabulary
+    from ov2vss_runtime.bundle.verify import RESET_AT
+    from ov2vss_runtime.bundle.vocabulary import Vocabulary
 
     found, asked = checkpoint.find(ckpt), size
     size = snap(size)

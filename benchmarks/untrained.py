@@ -21,9 +21,9 @@ from ov2vss.model import OV2VSS
 from ov2vss.model.image_encoder import load_image_encoder
 from ov2vss.presets import PRESETS, configure
 from ov2vss.text import build_text_encoder
+from ov2vss_runtime.atomic_files import write_json
+from ov2vss_runtime.bundle.vocabulary import Vocabulary
 from ov2vss_runtime.console import CONTEXT, program
-from ov2vss_runtime.files import write_json
-from ov2vss_runtime.vocabulary import Vocabulary
 
 
 def write_untrained(preset: str, out: Path, seed: int = 0, overrides: Sequence[str] = ()) -> Path:

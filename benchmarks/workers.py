@@ -69,11 +69,11 @@ class Measured:
     """A configuration, loaded: the object that lives in the worker."""
 
     def __init__(self, configuration: Configuration) -> None:
-        from ov2vss_runtime.bundle import Bundle
-        from ov2vss_runtime.segmenter import Segmenter
-        from ov2vss_runtime.sources import open_source
-        from ov2vss_runtime.threads import available_threads
-        from ov2vss_runtime.vocabulary import Vocabulary
+        from ov2vss_runtime.bundle.bundle import Bundle
+        from ov2vss_runtime.bundle.vocabulary import Vocabulary
+        from ov2vss_runtime.processors import available_threads
+        from ov2vss_runtime.stream.segmenter import Segmenter
+        from ov2vss_runtime.video.open_source import open_source
 
         self.c = c = configuration
         self.threads = c.threads or available_threads()
@@ -104,7 +104,7 @@ class Measured:
 
         from ov2vss import checkpoint
         from ov2vss.torch_engine import TorchEngine
-        from ov2vss_runtime.stream import Stream
+        from ov2vss_runtime.stream.stream import Stream
 
         torch.set_num_threads(self.threads)
         size = tuple(self.bundle.manifest.preprocess.size)
@@ -128,8 +128,8 @@ class Measured:
     def _embeddings(self) -> np.ndarray:
         """Of the words, by the bundle's own text graph, for all kinds the same. Long lists get one prompt a word: the
         eighty of a paper preset would take longer than all that is measured."""
-        from ov2vss_runtime.segmenter import Segmenter
-        from ov2vss_runtime.text import class_embeddings
+        from ov2vss_runtime.bundle.text import class_embeddings
+        from ov2vss_runtime.stream.segmenter import Segmenter
 
         segmenter = self.segmenter or Segmenter.load(self.bundle, threads=self.threads)
         if self.c.words is None:
@@ -183,7 +183,7 @@ class Measured:
         """Overlay and encode, as ``ov2vss-run`` does."""
         from dataclasses import replace
 
-        from ov2vss_runtime.outputs import Targets, open_outputs
+        from ov2vss_runtime.outputs.targets import Targets, open_outputs
 
         if self._outputs is None:
             folder = self._stack.enter_context(tempfile.TemporaryDirectory())
@@ -196,8 +196,8 @@ class Measured:
 
     def program(self, count: int) -> float:
         """Frames a second of ``ov2vss-run``: reading, labelling and writing overlap."""
-        from ov2vss_runtime.outputs import Targets
-        from ov2vss_runtime.runner import run
+        from ov2vss_runtime.outputs.targets import Targets
+        from ov2vss_runtime.stream.runner import run
 
         with tempfile.TemporaryDirectory() as folder:
             embeddings = self.subject.embeddings
@@ -211,7 +211,7 @@ class Measured:
 def word_list(own: list[str], count: int) -> Any:
     """``count`` distinct nouns, ``own`` first, then VSPW's classes and ImageNet's; without timm, which has those,
     invented names, which take the same time."""
-    from ov2vss_runtime.vocabulary import Vocabulary
+    from ov2vss_runtime.bundle.vocabulary import Vocabulary
 
     words: dict[str, None] = dict.fromkeys(word.casefold() for word in own)
     if len(words) < count:
@@ -228,7 +228,7 @@ def _nouns() -> Iterator[str]:
         from timm.data import ImageNetInfo
 
         from ov2vss.data.folder import VSPW_CLASSES
-        from ov2vss_runtime.vocabulary import Vocabulary
+        from ov2vss_runtime.bundle.vocabulary import Vocabulary
     except ImportError:
         return
     yield from (name.replace("_", " ") for name in Vocabulary.from_file(VSPW_CLASSES).names)

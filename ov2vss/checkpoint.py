@@ -34,7 +34,7 @@ from ov2vss.model import OV2VSS
 from ov2vss.model.image_encoder import load_image_encoder
 from ov2vss.presets import TrainConfig
 from ov2vss.text import TextEncoder, build_text_encoder
-from ov2vss_runtime.files import write_json
+from ov2vss_runtime.atomic_files import write_json
 
 STEP = re.compile(r"step-(\d{8})$")
 

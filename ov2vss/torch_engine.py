@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ov2vss.model import OV2VSS
 from ov2vss.text import TextEncoder
-from ov2vss_runtime.engine import FrameFeatures
+from ov2vss_runtime.engines.engine import FrameFeatures
 
 
 class TorchEngine:

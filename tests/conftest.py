@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -136,13 +138,25 @@ class TrainedRun:
     report: dict
 
 
+KEPT = os.environ.get("OV2VSS_TEST_CACHE")
+"""A folder in which the trained run and its bundle are kept from one session of pytest to the next. For work on other
+parts: what training or export write today is then not tested. Delete its folders to make them again."""
+
+
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> TrainedRun:
     """The tiny preset, trained in full by the program itself (a few minutes, once a session)."""
+    kept = Path(KEPT) / "train" if KEPT else None
+    if kept is not None and kept.is_dir():
+        report = json.loads((kept / "report.json").read_text())
+        return TrainedRun(kept / report["checkpoint"], report)
     cwd = tmp_path_factory.mktemp("train")
     done = run_program("ov2vss-train", "--json", cwd=cwd)
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout.splitlines()[-1])
+    if kept is not None:
+        (cwd / "report.json").write_text(json.dumps(report))
+        shutil.copytree(cwd, kept)
     return TrainedRun(cwd / report["checkpoint"], report)
 
 
@@ -150,9 +164,14 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> TrainedRun:
 def bundle(trained: TrainedRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The trained tiny model as a bundle."""
     out = tmp_path_factory.mktemp("export") / "shapes"
+    kept = Path(KEPT) / "bundle" if KEPT else None
+    if kept is not None and kept.is_dir():
+        return Path(shutil.copytree(kept, out))
     card = out.with_name("card.md")
     card.write_text("## Limits\n\nKnows shapes only.\n")
     args = ("--precision", "fp32,fp16,int8", "--data", "shapes", "--split", "val", "--card", card)
     done = run_program("ov2vss-export", "--ckpt", trained.folder, "--out", out, *args)
     assert done.returncode == 0, done.stderr
+    if kept is not None:
+        shutil.copytree(out, kept)
     return out

@@ -17,8 +17,8 @@ import cv2
 import pytest
 
 from ov2vss.data import ShapesVideos
-from ov2vss_runtime.bundle import builtin_bundles
-from ov2vss_runtime.video import VideoReader
+from ov2vss_runtime.bundle.bundle import builtin_bundles
+from ov2vss_runtime.video.file import VideoReader
 from tests.conftest import SCRIPTS, moving_frames, write_video
 
 ROOT = Path(__file__).parent.parent
@@ -145,7 +145,7 @@ def test_run_command_on_a_fresh_environment(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "video.ov2vss.mp4").is_file()
     listed = subprocess.run(
-        [tmp_path / ".venv/bin/python", "-c", "import importlib.util as u, ov2vss_runtime.labelmap as m;"
+        [tmp_path / ".venv/bin/python", "-c", "import importlib.util as u, ov2vss_runtime.stream.label_map as m;"
          "print(u.find_spec('torch') is None, m.native() is not None)"],
         capture_output=True, text=True, check=True, cwd=tmp_path / ".venv",
     )  # fmt: skip

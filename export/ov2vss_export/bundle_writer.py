@@ -24,14 +24,16 @@ from ov2vss.errors import OV2VSSError
 from ov2vss.model import OV2VSS
 from ov2vss.text import TextEncoder
 from ov2vss.torch_engine import TorchEngine
-from ov2vss_export import torch_gates, verify
+from ov2vss_export import torch_gates
+from ov2vss_export.fp16 import to_fp16
 from ov2vss_export.graphs import build_graphs
-from ov2vss_export.half import to_fp16
 from ov2vss_export.int8 import Quantizer
 from ov2vss_export.model_card import model_card
 from ov2vss_export.onnx_export import export_graph, save_onnx, tag
 from ov2vss_export.text_weights import quantize_weights
-from ov2vss_runtime.bundle import (
+from ov2vss_runtime.atomic_files import write_json, write_text
+from ov2vss_runtime.bundle import verify
+from ov2vss_runtime.bundle.bundle import (
     DECODER_PARTS,
     FORMAT_VERSION,
     MANIFEST,
@@ -46,10 +48,9 @@ from ov2vss_runtime.bundle import (
     VocabularyInfo,
     file_sha256,
 )
-from ov2vss_runtime.files import write_json, write_text
-from ov2vss_runtime.ort_engine import OrtEngine
-from ov2vss_runtime.text import class_embeddings
-from ov2vss_runtime.vocabulary import Vocabulary
+from ov2vss_runtime.bundle.text import class_embeddings
+from ov2vss_runtime.bundle.vocabulary import Vocabulary
+from ov2vss_runtime.engines.onnxruntime import OrtEngine
 
 log = logging.getLogger("ov2vss")
 PLANS = {

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 import click
 
 from ov2vss.options import clip_options
-from ov2vss_runtime.bundle import PRECISIONS, Bundle, find_bundle
+from ov2vss_runtime.bundle.bundle import PRECISIONS, Bundle, find_bundle
 from ov2vss_runtime.console import CONTEXT, print_json, program
 from ov2vss_runtime.errors import OV2VSSError
 
 if TYPE_CHECKING:
-    from ov2vss_export.verify import Gate
-    from ov2vss_runtime.tensorrt_plans import Library
+    from ov2vss_runtime.bundle.verify import Gate
+    from ov2vss_runtime.engines.plans import Library
 
 log = logging.getLogger("ov2vss")
 
@@ -176,8 +176,8 @@ def main(
 
     from ov2vss import checkpoint
     from ov2vss_export.bundle_writer import ExportRequest, export_bundle
-    from ov2vss_runtime.preprocess import parse_size, snap
-    from ov2vss_runtime.vocabulary import Vocabulary
+    from ov2vss_runtime.bundle.vocabulary import Vocabulary
+    from ov2vss_runtime.stream.preprocess import parse_size, snap
 
     if "bf16" in (precisions or ()):
         raise OV2VSSError("bf16 is not stored: openvino computes the fp32 graphs in it", "leave bf16 out")
@@ -226,8 +226,8 @@ def main(
 
 def _verify_only(bundle: str, backend: str, precisions: tuple[str, ...] | None, as_json: bool) -> None:
     """Gates of a bundle on one engine of this machine, at some or all precisions; exit code 1 if one fails."""
-    from ov2vss_export.verify import verify_bundle
-    from ov2vss_runtime.backends import BACKENDS, load_engine
+    from ov2vss_runtime.bundle.verify import verify_bundle
+    from ov2vss_runtime.engines.backends import BACKENDS, load_engine
 
     opened = Bundle.open(bundle)
     if precisions is None:
@@ -244,8 +244,8 @@ def _verify_only(bundle: str, backend: str, precisions: tuple[str, ...] | None, 
 
 
 def _add_vocabulary(file: str, bundle: str, as_json: bool) -> None:
-    from ov2vss_export.vocabularies import add_vocabulary
-    from ov2vss_runtime.vocabulary import Vocabulary
+    from ov2vss_runtime.bundle.added_words import add_vocabulary
+    from ov2vss_runtime.bundle.vocabulary import Vocabulary
 
     words, folder = Vocabulary.from_file(file), find_bundle(bundle)
     name = Path(file).stem
@@ -260,7 +260,7 @@ def _build_plans(
     bundle: Bundle, engine: Library, compute: str | None, precisions: tuple[str, ...], as_json: bool
 ) -> None:
     """Plans that are there with the right key are kept."""
-    from ov2vss_runtime.tensorrt_plans import ensure_plans, local_capability
+    from ov2vss_runtime.engines.plans import ensure_plans, local_capability
 
     plans = []
     for precision in precisions:

@@ -16,7 +16,7 @@ from ov2vss.model.config import STRIDES
 from ov2vss.model.cost_volume import cosine_volume
 from ov2vss.model.pooling import resize_average
 from ov2vss.text import TextEncoder
-from ov2vss_export.lean import LeanDecoder, LeanHead, LeanStep
+from ov2vss_export.graph_rewrites import LeanDecoder, LeanHead, LeanStep
 
 
 class TextGraph(nn.Module):

@@ -22,7 +22,7 @@ import onnxruntime
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from tqdm import tqdm
 
-from ov2vss_export.half import module_of
+from ov2vss_export.fp16 import module_of
 
 TOWERS = ("model.backbone", "model.image_encoder")
 KINDS = ("Conv", "MatMul", "Gemm")

@@ -2,7 +2,7 @@
 
     python -m ov2vss_export.label_graph
 
-writes ``runtime/ov2vss_runtime/label_map.onnx``, which is the same for every bundle and is installed with the runtime.
+writes ``runtime/ov2vss_runtime/engines/label_map.onnx``, the same for every bundle and installed with the runtime.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto, helper
 
-FILE = Path(__file__).parents[2] / "runtime/ov2vss_runtime/label_map.onnx"
+FILE = Path(__file__).parents[2] / "runtime/ov2vss_runtime/engines/label_map.onnx"
 OPSET = 20
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ov2vss_export.verify import Gate
-from ov2vss_runtime.bundle import Manifest
+from ov2vss_runtime.bundle.bundle import Manifest
+from ov2vss_runtime.bundle.verify import Gate
 
 
 def model_card(manifest: Manifest, gates: dict[str, list[Gate]], about: str = "") -> str:

@@ -25,14 +25,14 @@ from ov2vss.errors import OV2VSSError
 from ov2vss.model import OV2VSS, FrameFeatures
 from ov2vss.model.stcf import upsample
 from ov2vss_export.graphs import GraphSpec
-from ov2vss_export.verify import BOUNDS, DISTANT_AT, RESET_AT, Gate, sample, stream_maker
-from ov2vss_runtime.bundle import DECODER_PARTS, GraphInfo, Manifest
-from ov2vss_runtime.labelmap import label_map
-from ov2vss_runtime.ort_engine import OrtEngine
-from ov2vss_runtime.preprocess import resize_frame
-from ov2vss_runtime.stream import Stream
-from ov2vss_runtime.text import class_embeddings
-from ov2vss_runtime.video import VideoReader
+from ov2vss_runtime.bundle.bundle import DECODER_PARTS, GraphInfo, Manifest
+from ov2vss_runtime.bundle.text import class_embeddings
+from ov2vss_runtime.bundle.verify import BOUNDS, DISTANT_AT, RESET_AT, Gate, sample, stream_maker
+from ov2vss_runtime.engines.onnxruntime import OrtEngine
+from ov2vss_runtime.stream.label_map import label_map
+from ov2vss_runtime.stream.preprocess import resize_frame
+from ov2vss_runtime.stream.stream import Stream
+from ov2vss_runtime.video.file import VideoReader
 
 TEXT_COSINE = 0.999
 TEXT_ERROR = 1e-4
@@ -83,7 +83,7 @@ def run_module(spec: GraphSpec, feed: dict[str, torch.Tensor]) -> dict[str, torc
 
 @torch.no_grad()
 def sampled_outputs(specs: list[GraphSpec], feeds: dict[str, dict]) -> dict[str, npt.NDArray[np.float32]]:
-    """What :func:`ov2vss_export.verify.run_graphs` gives, from torch; without the text graph."""
+    """What :func:`ov2vss_runtime.bundle.verify.run_graphs` gives, from torch; without the text graph."""
     found = {}
     for spec in specs:
         if spec.name in feeds and spec.name != "text":
@@ -125,7 +125,7 @@ def gate_text(engine: OrtEngine, encoder: Any, prompts: list[str], exact: bool) 
 class ClipReference:
     """The torch model in clip mode over a growing list of frames; earlier frames enter by their tokens alone.
 
-    It has the methods of a stream that :func:`ov2vss_export.verify.sampled_rollout` uses.
+    It has the methods of a stream that :func:`ov2vss_runtime.bundle.verify.sampled_rollout` uses.
     """
 
     def __init__(self, model: OV2VSS, gap: int, text: npt.NDArray[np.float32]) -> None:

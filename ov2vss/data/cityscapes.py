@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ov2vss.data.images import ImageVideos
+from ov2vss.data.label_tables import VOID
 from ov2vss.errors import OV2VSSError
-from ov2vss_runtime.protocol import VOID
-from ov2vss_runtime.vocabulary import Vocabulary
+from ov2vss_runtime.bundle.vocabulary import Vocabulary
 
 CLASSES = (
     "road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign", "vegetation", "terrain",

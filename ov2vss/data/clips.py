@@ -18,10 +18,10 @@ from torch.utils.data import Dataset, Sampler, default_collate
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from ov2vss.data.label_tables import VOID
 from ov2vss.data.source import CorruptFile, VideoSet
 from ov2vss.errors import OV2VSSError
-from ov2vss_runtime.preprocess import resize_frame
-from ov2vss_runtime.protocol import VOID
+from ov2vss_runtime.stream.preprocess import resize_frame
 
 FILL = 127
 MAX_CORRUPT = 50

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ov2vss.data.images import IMAGES, ImageVideos
 from ov2vss.errors import OV2VSSError
-from ov2vss_runtime.vocabulary import Vocabulary
+from ov2vss_runtime.bundle.vocabulary import Vocabulary
 
 log = logging.getLogger("ov2vss")
 VSPW_CLASSES = Path(__file__).parent / "classes" / "vspw.txt"

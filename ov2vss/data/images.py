@@ -10,7 +10,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from ov2vss.data.source import CorruptFile
-from ov2vss_runtime.vocabulary import Vocabulary
+from ov2vss_runtime.bundle.vocabulary import Vocabulary
 
 IMAGES = (".jpg", ".jpeg", ".png")
 CACHE_BYTES = 1 << 30

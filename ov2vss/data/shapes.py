@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ov2vss.errors import OV2VSSError
-from ov2vss_runtime.vocabulary import Vocabulary
+from ov2vss_runtime.bundle.vocabulary import Vocabulary
 
 COLOURS = {"red": (214, 45, 40), "green": (50, 170, 60), "blue": (45, 85, 215), "yellow": (230, 205, 45)}
 SHAPES = ("circle", "square", "triangle", "cross")

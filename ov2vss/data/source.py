@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ov2vss.errors import OV2VSSError
-from ov2vss_runtime.vocabulary import Vocabulary
+from ov2vss_runtime.bundle.vocabulary import Vocabulary
 
 
 class CorruptFile(OV2VSSError):

@@ -10,8 +10,8 @@ import click
 import numpy as np
 
 from ov2vss.options import clip_options, strict_option
+from ov2vss_runtime.atomic_files import write_json
 from ov2vss_runtime.console import CONTEXT, print_json, program
-from ov2vss_runtime.files import write_json
 
 if TYPE_CHECKING:
     from ov2vss.evaluate.evaluate import Predict
@@ -86,7 +86,7 @@ def main(
     from ov2vss.data import open_videos
     from ov2vss.errors import OV2VSSError
     from ov2vss.evaluate.evaluate import Protocol, evaluate, make_protocol, predict_with
-    from ov2vss_runtime.vocabulary import Vocabulary
+    from ov2vss_runtime.bundle.vocabulary import Vocabulary
 
     if sum(x is not None for x in (ckpt, bundle, pred)) != 1:
         raise click.UsageError("give exactly one of --ckpt, --bundle and --pred")
@@ -109,7 +109,7 @@ def main(
     if ckpt is not None:
         from ov2vss import checkpoint
         from ov2vss.torch_engine import PerFrameEngine, TorchEngine
-        from ov2vss_runtime.stream import Stream
+        from ov2vss_runtime.stream.stream import Stream
 
         found = checkpoint.find(ckpt)
         train = found.run.train
@@ -124,7 +124,7 @@ def main(
             lambda: Stream(runner, setup.vocabulary, templates, distance, "farthest", embeddings=embeddings), strict
         )
     elif bundle is not None:
-        from ov2vss_runtime.segmenter import Segmenter
+        from ov2vss_runtime.stream.segmenter import Segmenter
 
         segmenter = Segmenter.load(bundle, backend or "onnxruntime", precision or "fp32")
         trained = segmenter.bundle.manifest.source

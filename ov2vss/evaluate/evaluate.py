@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
+from ov2vss.data.label_tables import label_table, protocol_classes
 from ov2vss.data.source import CorruptFile, VideoSet
 from ov2vss.errors import OV2VSSError
-from ov2vss_runtime.metrics import Confusion, group_scores, video_consistency
-from ov2vss_runtime.protocol import label_table, protocol_classes
-from ov2vss_runtime.stream import Stream
-from ov2vss_runtime.vocabulary import Vocabulary
+from ov2vss.evaluate.metrics import Confusion, group_scores, video_consistency
+from ov2vss_runtime.bundle.vocabulary import Vocabulary
+from ov2vss_runtime.stream.stream import Stream
 
 log = logging.getLogger("ov2vss")
 WINDOWS = (8, 16)

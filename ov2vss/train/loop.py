@@ -23,6 +23,7 @@ from ov2vss import checkpoint
 from ov2vss.clip import ClipSource
 from ov2vss.data import SHAPES, open_videos
 from ov2vss.data.clips import ClipDataset, ClipSpec, Steps, collate
+from ov2vss.data.label_tables import label_table
 from ov2vss.errors import OV2VSSError
 from ov2vss.model import OV2VSS, Prediction
 from ov2vss.model.image_encoder import load_image_encoder
@@ -33,8 +34,7 @@ from ov2vss.train.loss import class_weights, loss_sum
 from ov2vss.train.validate import validate
 from ov2vss.train.vocabulary import TrainingVocabulary
 from ov2vss.train.weights import load_backbone_weights
-from ov2vss_runtime.files import write_json
-from ov2vss_runtime.protocol import label_table
+from ov2vss_runtime.atomic_files import write_json
 
 log = logging.getLogger("ov2vss")
 LOG_EVERY = 10

@@ -8,10 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ov2vss.data.clips import ClipDataset
+from ov2vss.data.label_tables import VOID
 from ov2vss.data.source import CorruptFile
 from ov2vss.model import Prediction
 from ov2vss.model.stcf import upsample
-from ov2vss_runtime.protocol import VOID
 
 BALANCE_FRAMES = 1000
 """Masks that the frequency of classes is counted on, evenly spread over a larger data set."""

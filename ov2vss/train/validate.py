@@ -14,7 +14,7 @@ from ov2vss.model import OV2VSS
 from ov2vss.presets import TrainConfig
 from ov2vss.text import TextEncoder
 from ov2vss.torch_engine import TorchEngine
-from ov2vss_runtime.stream import Stream
+from ov2vss_runtime.stream.stream import Stream
 
 
 def validate(

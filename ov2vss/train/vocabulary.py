@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ov2vss.model.config import ModelConfig
 from ov2vss.text import TextEncoder
-from ov2vss_runtime.text import class_embeddings
-from ov2vss_runtime.vocabulary import Vocabulary
+from ov2vss_runtime.bundle.text import class_embeddings
+from ov2vss_runtime.bundle.vocabulary import Vocabulary
 
 
 def shipped_words(name: str) -> Vocabulary:

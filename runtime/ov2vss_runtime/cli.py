@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ov2vss_runtime.bundle import DEFAULT_BUNDLE
+from ov2vss_runtime.bundle.bundle import DEFAULT_BUNDLE
 from ov2vss_runtime.console import CONTEXT, print_json, program
 from ov2vss_runtime.errors import OV2VSSError, VideoError
 
 if TYPE_CHECKING:
-    from ov2vss_runtime.outputs import Targets
-    from ov2vss_runtime.sources import Source
+    from ov2vss_runtime.outputs.targets import Targets
+    from ov2vss_runtime.video.source import Source
 
 
 def _rate(_context: click.Context, _option: click.Parameter, value: str) -> Fraction:
@@ -30,7 +30,7 @@ def _rate(_context: click.Context, _option: click.Parameter, value: str) -> Frac
 def _list_backends(context: click.Context, _option: click.Parameter, wanted: bool) -> None:
     if not wanted or context.resilient_parsing:
         return
-    from ov2vss_runtime.backends import BACKENDS, status
+    from ov2vss_runtime.engines.backends import BACKENDS, status
 
     for name in BACKENDS:
         click.echo(f"{name:<22}{status(name)}")
@@ -182,13 +182,14 @@ def main(
       ov2vss-run rtsp://camera/stream --no-video --jsonl live.jsonl --reset-on-cut
       ffmpeg -i in.mkv -f rawvideo -pix_fmt rgb24 - | ov2vss-run - --raw 720x1280 --out out.mp4
     """
-    from ov2vss_runtime.outputs import Targets
-    from ov2vss_runtime.overlay import OverlayStyle
-    from ov2vss_runtime.preprocess import parse_size
-    from ov2vss_runtime.runner import run
-    from ov2vss_runtime.segmenter import Segmenter
-    from ov2vss_runtime.sources import SourceOptions, open_source
-    from ov2vss_runtime.stream import StreamOptions
+    from ov2vss_runtime.outputs.overlay import OverlayStyle
+    from ov2vss_runtime.outputs.targets import Targets
+    from ov2vss_runtime.stream.preprocess import parse_size
+    from ov2vss_runtime.stream.runner import run
+    from ov2vss_runtime.stream.segmenter import Segmenter
+    from ov2vss_runtime.stream.stream import StreamOptions
+    from ov2vss_runtime.video.open_source import open_source
+    from ov2vss_runtime.video.source import SourceOptions
 
     if out is not None and (out_dir is not None or len(sources) > 1):
         raise OV2VSSError("--out names one file", "use --out-dir for several sources, and not both")

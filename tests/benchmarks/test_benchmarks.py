@@ -14,9 +14,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from ov2vss import checkpoint
 from ov2vss.torch_engine import TorchEngine
-from ov2vss_runtime.bundle import Bundle
-from ov2vss_runtime.segmenter import Segmenter
-from ov2vss_runtime.stream import Stream
+from ov2vss_runtime.bundle.bundle import Bundle
+from ov2vss_runtime.stream.segmenter import Segmenter
+from ov2vss_runtime.stream.stream import Stream
 from tests.conftest import TrainedRun, moving_frames
 
 SCRIPTS = Path(__file__).parents[2] / "benchmarks"

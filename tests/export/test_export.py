@@ -13,15 +13,16 @@ import torch
 from ov2vss import checkpoint
 from ov2vss.model import ModelConfig
 from ov2vss.text import build_text_encoder
-from ov2vss_export import torch_gates, verify
+from ov2vss_export import torch_gates
 from ov2vss_export.bundle_writer import ExportRequest, export_bundle
 from ov2vss_export.graphs import build_graphs
 from ov2vss_export.text_weights import quantize_weights
-from ov2vss_runtime.bundle import DECODER_PARTS, GRAPHS, Bundle, file_sha256
+from ov2vss_runtime.bundle import verify
+from ov2vss_runtime.bundle.bundle import DECODER_PARTS, GRAPHS, Bundle, file_sha256
+from ov2vss_runtime.bundle.vocabulary import Vocabulary
+from ov2vss_runtime.engines.onnxruntime import OrtEngine
 from ov2vss_runtime.errors import BundleError, OV2VSSError
-from ov2vss_runtime.ort_engine import OrtEngine
-from ov2vss_runtime.segmenter import Segmenter
-from ov2vss_runtime.vocabulary import Vocabulary
+from ov2vss_runtime.stream.segmenter import Segmenter
 from tests.conftest import TrainedRun, moving_frames, run_program
 
 CONTRACT = {

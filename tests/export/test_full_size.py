@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ov2vss_runtime.bundle import GRAPHS
+from ov2vss_runtime.bundle.bundle import GRAPHS
 from tests.conftest import run_program
 
 ROOT = Path(__file__).parents[2]

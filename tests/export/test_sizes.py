@@ -14,8 +14,8 @@ from ov2vss.text import build_text_encoder
 from ov2vss.text.clip_text import ClipText
 from ov2vss_export.graphs import GraphSpec, TextGraph
 from ov2vss_export.onnx_export import export_graph
-from ov2vss_runtime.bundle import Bundle
-from ov2vss_runtime.segmenter import Segmenter
+from ov2vss_runtime.bundle.bundle import Bundle
+from ov2vss_runtime.stream.segmenter import Segmenter
 from tests.conftest import TrainedRun, moving_frames, run_program, shuffled
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ov2vss_runtime import tensorrt_plans as plans
-from ov2vss_runtime.bundle import DECODER_PARTS, GRAPHS, Bundle, builtin_bundles
+from ov2vss_runtime.bundle.bundle import DECODER_PARTS, GRAPHS, Bundle, builtin_bundles
+from ov2vss_runtime.engines import plans
 from ov2vss_runtime.errors import BackendError
 from tests.conftest import run_program
 

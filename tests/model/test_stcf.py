@@ -11,8 +11,8 @@ from ov2vss.model import OV2VSS
 from ov2vss.model.pooling import pool_tokens
 from ov2vss.model.stcf import ConvNormReLU, RecursionStep, SpatialTemporalFusion, upsample
 from ov2vss.torch_engine import TorchEngine
-from ov2vss_runtime.stream import Stream
-from ov2vss_runtime.vocabulary import Vocabulary
+from ov2vss_runtime.bundle.vocabulary import Vocabulary
+from ov2vss_runtime.stream.stream import Stream
 from tests.conftest import moving_frames, random_model
 
 SIZE = (96, 160)

@@ -15,10 +15,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from ov2vss_runtime.errors import OV2VSSError
-from ov2vss_runtime.outputs import Targets
-from ov2vss_runtime.runner import run
-from ov2vss_runtime.segmenter import SegmenterStream
-from ov2vss_runtime.sources import open_source
+from ov2vss_runtime.outputs.targets import Targets
+from ov2vss_runtime.stream.runner import run
+from ov2vss_runtime.stream.segmenter import SegmenterStream
+from ov2vss_runtime.video.open_source import open_source
 from tests.runtime.test_stream import BookKeeper
 
 LIMIT = 60

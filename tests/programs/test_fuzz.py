@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from ov2vss_runtime.bundle import Bundle
+from ov2vss_runtime.bundle.bundle import Bundle
+from ov2vss_runtime.bundle.vocabulary import Vocabulary
 from ov2vss_runtime.errors import OV2VSSError
-from ov2vss_runtime.vocabulary import Vocabulary
 from tests.conftest import moving_frames, run_program, write_video
 
 ROOT = Path(__file__).parents[2]

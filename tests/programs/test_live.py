@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ov2vss_runtime.segmenter import Segmenter
-from ov2vss_runtime.stream import StreamOptions
-from ov2vss_runtime.video import VideoReader
+from ov2vss_runtime.stream.segmenter import Segmenter
+from ov2vss_runtime.stream.stream import StreamOptions
+from ov2vss_runtime.video.file import VideoReader
 from tests.conftest import SCRIPTS, moving_frames, run_program, write_video
 from tests.runtime.test_sources import TvServer
 

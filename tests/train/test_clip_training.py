@@ -117,8 +117,8 @@ def test_streaming_equals_clip_mode_with_clip(small_clip: str) -> None:
     from ov2vss.data.clips import clip_indices
     from ov2vss.text import build_text_encoder
     from ov2vss.torch_engine import TorchEngine
-    from ov2vss_runtime.stream import Stream
-    from ov2vss_runtime.vocabulary import Vocabulary
+    from ov2vss_runtime.bundle.vocabulary import Vocabulary
+    from ov2vss_runtime.stream.stream import Stream
     from tests.conftest import clip_config, moving_frames, random_model
 
     config = clip_config(PRESETS["tiny"].model, small_clip)
@@ -143,8 +143,8 @@ def test_a_model_with_clip_is_exported_and_verified(
     clip_checkpoint: checkpoint.Checkpoint, weights: Path, tmp_path: Path
 ) -> None:
     from ov2vss_export.bundle_writer import ExportRequest, export_bundle
-    from ov2vss_runtime.bundle import Bundle
-    from ov2vss_runtime.vocabulary import Vocabulary
+    from ov2vss_runtime.bundle.bundle import Bundle
+    from ov2vss_runtime.bundle.vocabulary import Vocabulary
 
     words = Vocabulary.from_lines(clip_checkpoint.run.classes, "run")
     request = ExportRequest(

@@ -14,9 +14,9 @@ from PIL import Image
 from ov2vss.data import CityscapesVideos, CorruptFile, FolderVideos, labelled_split, open_videos
 from ov2vss.data.clips import ClipDataset, ClipSpec, collate
 from ov2vss.data.images import read_ids, read_rgb
+from ov2vss.data.label_tables import VOID, label_table, protocol_classes
 from ov2vss.errors import OV2VSSError
 from ov2vss.evaluate.evaluate import evaluate, make_protocol
-from ov2vss_runtime.protocol import VOID, label_table, protocol_classes
 from tests.conftest import run_program
 
 SIZE = (64, 96)
@@ -88,7 +88,7 @@ def test_vspw_names_are_those_of_the_shared_facts() -> None:
     if not facts.is_file():
         pytest.skip("the shared folder with facts about VSPW is not here")
     from ov2vss.data.folder import VSPW_CLASSES
-    from ov2vss_runtime.vocabulary import Vocabulary
+    from ov2vss_runtime.bundle.vocabulary import Vocabulary
 
     known = json.loads(facts.read_text())
     assert Vocabulary.from_file(VSPW_CLASSES).names == known["seen"] + known["unseen"]

@@ -17,6 +17,7 @@ from PIL import Image
 from ov2vss import checkpoint
 from ov2vss.data import CorruptFile, FolderVideos, ShapesVideos
 from ov2vss.data.clips import ClipDataset, ClipSpec, clip_indices, distant_index
+from ov2vss.data.label_tables import VOID, label_table
 from ov2vss.errors import OV2VSSError
 from ov2vss.model import Prediction
 from ov2vss.presets import PRESETS, configure
@@ -24,7 +25,6 @@ from ov2vss.text import build_text_encoder
 from ov2vss.train.loop import Trainer, learning_rate_factor
 from ov2vss.train.loss import class_weights, loss_sum
 from ov2vss.train.vocabulary import TrainingVocabulary, shipped_words
-from ov2vss_runtime.protocol import VOID, label_table
 from tests.conftest import SCRIPTS
 
 SPEC = ClipSpec(size=(128, 192), crop=(96, 128), scale=(0.8, 1.25))

@@ -1,0 +1,273 @@
+"""The bundle: a folder with ONNX graphs, tokenizer, class-embedding cache and a manifest that describes them all.
+
+A bundle is loaded only if its format version is known and every file has the hash that the manifest states. Nothing in
+it is executed or unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_safetensors
+
+from ov2vss_runtime.bundle.vocabulary import Vocabulary
+from ov2vss_runtime.errors import BundleError
+
+FORMAT_VERSION = 2
+MANIFEST = "manifest.json"
+MANIFEST_LIMIT = 8 * 2**20
+DEFAULT_BUNDLE = "street-lite"
+GRAPHS = ("text", "backbone", "stcf_step", "decoder")
+DECODER_PARTS = ("text_refinement", "class_head")
+"""The decoder in two parts, where a variant has them: for engines that run it in small chunks of classes, so that the
+words are refined in one piece and not chunk by chunk."""
+PRECISIONS = ("fp32", "fp16", "int8")
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class TensorInfo(_Record):
+    """One input or output: symbolic axes are strings."""
+
+    name: str
+    dtype: str
+    shape: list[int | str]
+
+
+class FileInfo(_Record):
+    """A file of the bundle and its sha256."""
+
+    file: str
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+    @field_validator("file")
+    @classmethod
+    def _inside(cls, value: str) -> str:
+        if not value or value in (".", "..") or any(c in value for c in "/\\:\0"):
+            raise ValueError(f"{value!r} is not a plain file name")
+        return value
+
+
+class GraphInfo(FileInfo):
+    opset: int
+    weights: Literal["fp32", "fp16", "int8"]
+    """How weights are stored. In an int8 text graph they are all that is int8."""
+    inputs: list[TensorInfo]
+    outputs: list[TensorInfo]
+
+
+class VariantInfo(_Record):
+    """The four graphs at one precision, as one or more engines take them.
+
+    ``engines`` are the families that the files are made for: ``onnxruntime``, ``openvino``, ``tensorrt``. Variants may
+    share files. ``verified`` is what the export measured: engine, frames, and a record for each gate.
+    """
+
+    precision: Literal["fp32", "fp16", "int8"]
+    engines: list[str] = Field(min_length=1)
+    graphs: dict[str, GraphInfo]
+    verified: dict[str, Any] = {}
+
+    @field_validator("graphs")
+    @classmethod
+    def _complete(cls, value: dict[str, GraphInfo]) -> dict[str, GraphInfo]:
+        missing = [name for name in GRAPHS if name not in value]
+        if missing:
+            raise ValueError(f"no graph {missing[0]}")
+        return value
+
+
+class StateInfo(_Record):
+    """A carried tensor: start with zeros, then ``warmup`` runs on the first frame, each fed its own output."""
+
+    input: str
+    output: str
+    shape: list[int]
+    dtype: str
+    start: Literal["zeros"]
+    warmup: int
+
+
+class PreprocessInfo(_Record):
+    colour_order: Literal["RGB"]
+    size: tuple[int, int]
+    """(H, W)."""
+    resize: str
+    mean: list[float]
+    std: list[float]
+    normalised_in: Literal["graph"]
+
+
+class VocabularyInfo(_Record):
+    """The bundle's default words, and those added later, whose embeddings are in the cache too."""
+
+    entries: list[list[str]] = Field(min_length=1)
+    templates: list[str] = Field(min_length=1)
+    embed_dim: int
+    added: dict[str, list[list[str]]] = {}
+    """Name -> entries."""
+
+
+class Manifest(_Record):
+    """``manifest.json``."""
+
+    format_version: int
+    name: str
+    created: str
+    producer: dict[str, str]
+    source: dict[str, Any]
+    variants: dict[str, VariantInfo] = Field(min_length=1)
+    state: StateInfo
+    references: int = Field(ge=1)
+    gap: int = Field(ge=1)
+    preprocess: PreprocessInfo
+    postprocess: dict[str, str]
+    tokenizer: FileInfo
+    vocabulary: VocabularyInfo
+    vocabulary_cache: FileInfo
+    parity: FileInfo
+    """What the trained model said, sampled: for ``ov2vss-export --verify-only``."""
+
+
+def vocabulary_key(vocabulary: Vocabulary, templates: Sequence[str], text_sha256: str, tokenizer_sha256: str) -> str:
+    """Name of a vocabulary's embeddings in the cache: a hash of all that they depend on."""
+    parts = [[list(e) for e in vocabulary.entries], list(templates), text_sha256, tokenizer_sha256]
+    return hashlib.sha256(json.dumps(parts, ensure_ascii=True).encode()).hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle whose hashes hold.
+
+    Attributes:
+        folder: where it lies.
+        manifest: what it says.
+    """
+
+    folder: Path
+    manifest: Manifest
+
+    @classmethod
+    def open(cls, bundle: str | Path = DEFAULT_BUNDLE) -> Bundle:
+        """Open a folder, or a built-in bundle by name, and check every file against the manifest."""
+        folder = find_bundle(bundle)
+        manifest = read_manifest(folder)
+        listed: list[FileInfo] = [manifest.tokenizer, manifest.vocabulary_cache, manifest.parity]
+        listed += [info for variant in manifest.variants.values() for info in variant.graphs.values()]
+        found: dict[str, str] = {}
+        for info in listed:
+            path = folder / info.file
+            if path.is_symlink() or not path.is_file():
+                raise BundleError(
+                    f"bundle {folder}: {info.file} is missing", "copy the whole folder, or export it again"
+                )
+            if info.file not in found:
+                found[info.file] = file_sha256(path)
+            if found[info.file] != info.sha256:
+                raise BundleError(
+                    f"bundle {folder}: {info.file} is not the file that was exported (sha256 differs)",
+                    "do not use it; copy the bundle again or export it again",
+                )
+        return cls(folder, manifest)
+
+    def variant(self, precision: str = "fp32", engine: str = "onnxruntime") -> str:
+        """Name of the variant that serves ``engine`` at ``precision``; else an error that lists what there is."""
+        for name, variant in self.manifest.variants.items():
+            if variant.precision == precision and engine in variant.engines:
+                return name
+        offered = [f"{v.precision} ({', '.join(v.engines)})" for v in self.manifest.variants.values()]
+        raise BundleError(
+            f"bundle {self.folder} has no precision {precision!r} for {engine}", f"it has: {'; '.join(offered)}"
+        )
+
+    def graph_file(self, variant: str, graph: str) -> Path:
+        """Path of a graph of a variant."""
+        return self.folder / self.manifest.variants[variant].graphs[graph].file
+
+    @property
+    def default_vocabulary(self) -> Vocabulary:
+        return Vocabulary(tuple(tuple(e) for e in self.manifest.vocabulary.entries))
+
+    def vocabulary_key(self, vocabulary: Vocabulary, variant: str) -> str:
+        """Name of a vocabulary's embeddings in the cache, for one variant's text graph."""
+        m = self.manifest
+        text = m.variants[variant].graphs["text"].sha256
+        return vocabulary_key(vocabulary, m.vocabulary.templates, text, m.tokenizer.sha256)
+
+    def cached_embeddings(self, vocabulary: Vocabulary, variant: str) -> npt.NDArray[np.float32] | None:
+        """Stored class embeddings ``[N, D]`` of exactly these words, or None."""
+        m = self.manifest
+        key = self.vocabulary_key(vocabulary, variant)
+        path = self.folder / m.vocabulary_cache.file
+        try:
+            tensors = load_safetensors(path.read_bytes())
+        except SafetensorError as error:
+            raise BundleError(f"{path} is not a safetensors file ({error})", "export the bundle again") from None
+        embeddings = tensors.get(key)
+        if embeddings is not None and embeddings.shape != (len(vocabulary), m.vocabulary.embed_dim):
+            raise BundleError(f"{path}: embeddings of shape {embeddings.shape}", "export the bundle again")
+        return embeddings
+
+
+def builtin_bundles() -> dict[str, Path]:
+    """Bundles that are installed with the package, by name."""
+    root = Path(__file__).parent.parent / "bundles"
+    return {p.name: p for p in sorted(root.iterdir()) if (p / MANIFEST).is_file()} if root.is_dir() else {}
+
+
+def find_bundle(bundle: str | Path) -> Path:
+    """Folder of a bundle given by path or built-in name."""
+    path = Path(bundle)
+    if path.is_dir():
+        return path
+    known = builtin_bundles()
+    if str(bundle) in known:
+        return known[str(bundle)]
+    names = ", ".join(known) or "none"
+    raise BundleError(f"bundle {str(bundle)!r} is neither a folder nor built in", f"built-in bundles: {names}")
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Parse ``manifest.json`` without touching any other file."""
+    path = folder / MANIFEST
+    try:
+        if path.stat().st_size > MANIFEST_LIMIT:
+            raise BundleError(
+                f"{path} has {os.path.getsize(path)} bytes", "a manifest is smaller; export the bundle again"
+            )
+        data = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise BundleError(
+            f"{folder} is not a bundle: it has no {MANIFEST}", "give the folder of ov2vss-export"
+        ) from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise BundleError(f"{path} cannot be read ({type(error).__name__})", "export the bundle again") from None
+    found = data.get("format_version") if isinstance(data, dict) else None
+    if found != FORMAT_VERSION:
+        raise BundleError(
+            f"{path} has format version {found!r}, this program reads {FORMAT_VERSION}",
+            "export the bundle with the same release of ov2vss",
+        )
+    try:
+        return Manifest.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(p) for p in first["loc"])
+        raise BundleError(f"{path}: {where}: {first['msg']}", "export the bundle again") from None

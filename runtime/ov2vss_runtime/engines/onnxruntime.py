@@ -1,0 +1,327 @@
+"""The four graphs on ONNX Runtime: on the processor, on CUDA, or through its TensorRT provider.
+
+The GPU providers are written against the documented interface and have not yet run on a GPU.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ov2vss_runtime.bundle.bundle import DECODER_PARTS, Bundle
+from ov2vss_runtime.engines.bundle_engine import DECODER_INPUTS, BundleEngine, cache_folder
+from ov2vss_runtime.engines.engine import FrameFeatures
+from ov2vss_runtime.engines.plans import PROFILES, import_tensorrt, local_capability
+from ov2vss_runtime.errors import BackendError, BundleError
+
+PROVIDERS = {
+    "cpu": ("CPUExecutionProvider",),
+    "cuda": ("CUDAExecutionProvider", "CPUExecutionProvider"),
+    "tensorrt": ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"),
+}
+
+
+CRASHES = ["FuseFp16InitializerToFp32NodeTransformer"]
+"""Optimizer of fp16 graphs on the processor that ends the process with a segmentation fault on CLIP's text tower
+(onnxruntime 1.32)."""
+CLASS_CHUNKS = (6, 8, 12, 16, 32)
+"""Classes per run of the decoder that are tried: what is best depends on the processor's caches. The logits are the
+same bits for all of them, but not for one class alone (see :func:`chunks`)."""
+MEASURED = 128
+"""Classes that they are tried with."""
+FEW = 16
+"""Up to so many classes are one chunk."""
+REFINED = 1024
+"""Classes that are refined at once."""
+DEVICE_CHUNK = 32
+"""Classes per run on a GPU; their upsampled logits exist there for a moment."""
+WORD_LISTS = 8
+"""Embeddings of so many vocabularies stay on a GPU."""
+LABEL_MAP = Path(__file__).with_name("label_map.onnx")
+"""Made by ``ov2vss_export.label_graph``."""
+
+
+def import_onnxruntime() -> Any:
+    """onnxruntime, or an error with the commands that install it."""
+    try:
+        import onnxruntime
+    except ImportError:
+        raise BackendError(
+            "onnxruntime is not installed",
+            "run: pip install 'ov2vss[cpu]' (or 'ov2vss[gpu]' for NVIDIA GPUs; not both)",
+        ) from None
+    return onnxruntime
+
+
+def require_provider(provider: str) -> Any:
+    """onnxruntime with a provider of :data:`PROVIDERS` built in, or an error with the commands that install it."""
+    ort = import_onnxruntime()
+    missing = [name for name in PROVIDERS[provider] if name not in ort.get_available_providers()]
+    if missing:
+        raise BackendError(
+            f"this onnxruntime has no {missing[0]}",
+            "run: pip uninstall onnxruntime, then pip install 'ov2vss[gpu]' on a machine with an NVIDIA GPU",
+        )
+    return ort
+
+
+class OrtEngine(BundleEngine):
+    """Runs a bundle on ONNX Runtime.
+
+    Every value that one graph gives to another, states and contexts included, stays an OrtValue on the device. On a
+    GPU only the frame goes up and the label map comes down (:meth:`labels`); on the processor nothing is copied.
+
+    Args:
+        provider: a key of :data:`PROVIDERS`.
+        replace: serialized graphs to use in the place of files, by name (an export tries candidates with it).
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        variant: str = "fp32",
+        threads: int | None = None,
+        provider: str = "cpu",
+        replace: dict[str, bytes] | None = None,
+    ) -> None:
+        super().__init__(bundle, variant, threads)
+        self._ort, self._replace = require_provider(provider), replace or {}
+        self._provider = provider
+        self.rounds_as_exported = provider == "cpu"
+        self._disabled = CRASHES if provider == "cpu" and self.precision == "fp16" else None
+        self._device = "cpu" if provider == "cpu" else "cuda"
+        # On a GPU the label map is made there too.
+        self.labels = self.device_labels if self._device != "cpu" else None
+        self._blank: dict[tuple[int, int], tuple[Any, Any]] = {}
+        self._words: OrderedDict[int, tuple[npt.NDArray[np.float32], list[tuple[slice, Any]]]] = OrderedDict()
+        self._sessions: dict[str, Any] = {}
+        self._lock = threading.Lock()
+        # Graphs of several streams at once would fight for the same cores: one runs at a time, on all of them.
+        self._turn = threading.Lock()
+        self._chunk: int | None = None
+        graphs = bundle.manifest.variants[variant].graphs
+        self._parts = provider == "cpu" and all(name in graphs for name in DECODER_PARTS)
+        for graph in ("backbone", "stcf_step", *(DECODER_PARTS if self._parts else ("decoder",))):
+            self._session(graph)
+
+    def _session(self, graph: str) -> Any:
+        """Session of a graph; the text graph's is made when words are first typed."""
+        with self._lock:
+            if graph not in self._sessions:
+                self._sessions[graph] = self._load(graph)
+            return self._sessions[graph]
+
+    def _load(self, graph: str) -> Any:
+        path = LABEL_MAP if graph == "label_map" else self.bundle.graph_file(self.variant, graph)
+        # The label map has no fixed shape: a job for CUDA, not for TensorRT.
+        chosen = PROVIDERS["cuda" if graph == "label_map" and self._provider == "tensorrt" else self._provider]
+        providers = [(name, self._options(name, graph)) for name in chosen]
+        try:
+            session = self.open_session(self._replace.get(graph, path), providers)
+        except Exception as error:
+            reason = str(error).splitlines()[0][:200]
+            raise BundleError(
+                f"{path} cannot be loaded by onnxruntime {self._ort.__version__} ({reason})", "export it again"
+            ) from None
+        wanted = chosen[0]
+        if wanted not in session.get_providers():
+            raise BackendError(
+                f"onnxruntime could not start {wanted} and would run on the processor",
+                "check the CUDA libraries, or use --backend onnxruntime",
+            )
+        return session
+
+    def open_session(self, graph: Path | bytes, providers: Sequence[tuple[str, dict[str, str]]] = ()) -> Any:
+        """A session over any graph, set up like the engine's own (on the processor, without ``providers``)."""
+        ort = self._ort
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = self.threads
+        options.inter_op_num_threads = 1
+        options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+        options.log_severity_level = 3
+        # Idle pools of the other sessions must not spin beside the one that works.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+        return ort.InferenceSession(
+            graph if isinstance(graph, bytes) else str(graph),
+            options,
+            providers=list(providers) or ["CPUExecutionProvider"],
+            disabled_optimizers=self._disabled,
+        )
+
+    def _options(self, provider: str, graph: str) -> dict[str, str]:
+        if provider == "CPUExecutionProvider":
+            return {}
+        options = {"device_id": "0"}
+        if provider == "TensorrtExecutionProvider":
+            info = self.bundle.manifest.variants[self.variant].graphs[graph]
+            version = import_tensorrt("tensorrt").__version__
+            key = f"{info.sha256[:16]}-{version}-{local_capability()}-{self.precision}"
+            folder = cache_folder("onnxruntime-tensorrt") / key
+            folder.mkdir(parents=True, exist_ok=True)
+            options |= {
+                "trt_engine_cache_enable": "1",
+                "trt_engine_cache_path": str(folder),
+                "trt_timing_cache_enable": "1",
+                "trt_timing_cache_path": str(folder.parent),
+                "trt_fp16_enable": str(int(self.precision == "fp16")),
+                "trt_int8_enable": str(int(self.precision == "int8")),
+            }
+            options |= profile_options(info.inputs, graph)
+        return options
+
+    def _run(self, graph: str, feed: dict[str, Any]) -> dict[str, Any]:
+        return self.run_session(self._session(graph), feed)
+
+    def run_session(self, session: Any, feed: dict[str, Any]) -> dict[str, Any]:
+        """All outputs of a session by name; OrtValues on the device go in and come out."""
+        binding = session.io_binding()
+        names = [output.name for output in session.get_outputs()]
+        for name, value in feed.items():
+            binding.bind_ortvalue_input(name, value)
+        for name in names:
+            binding.bind_output(name, self._device, 0)
+        with self._turn:
+            session.run_with_iobinding(binding)
+        return dict(zip(names, binding.get_outputs(), strict=True))
+
+    def value(self, array: npt.NDArray[Any]) -> Any:
+        """An OrtValue on the device; on the processor it shares the array's memory."""
+        return self._ort.OrtValue.ortvalue_from_numpy(array, self._device, 0)
+
+    def run_graph(self, graph: str, feed: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+        values = self._run(graph, {k: self.value(np.ascontiguousarray(v)) for k, v in feed.items()})
+        return {name: value.numpy() for name, value in values.items()}
+
+    def backbone(self, frame: npt.NDArray[np.uint8]) -> FrameFeatures:
+        payload = self._run("backbone", {"frame": self.value(frame[None])})
+        return FrameFeatures(payload.pop("context"), payload)
+
+    def feature(self, features: FrameFeatures, name: str) -> npt.NDArray[np.float32]:
+        return features.payload[name].numpy()
+
+    def initial_state(self) -> Any:
+        return self.value(np.zeros(self.bundle.manifest.state.shape, np.float32))
+
+    def device_labels(
+        self, features: FrameFeatures, guidance: Any, embeddings: npt.NDArray[np.float32], size: tuple[int, int]
+    ) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
+        """The label map ``[H, W]`` made on the device, chunk by chunk with a running argmax; nothing but it comes down.
+
+        The same as :func:`ov2vss_runtime.stream.label_map.label_map` of :meth:`decode`, up to rounding at ties.
+        """
+        if size not in self._blank:
+            nothing = np.full(size, -np.inf, np.float32)
+            self._blank[size] = (self.value(nothing), self.value(np.zeros(size, np.int32)))
+        best, labels = self._blank[size]
+        decoder, merge = self._session("decoder"), self._session("label_map")
+        bytes_only = len(embeddings) <= 254
+        parts = self._uploaded(embeddings)
+        for number, (part, words) in enumerate(parts):
+            binding = decoder.io_binding()
+            binding.bind_ortvalue_input("guidance", guidance)
+            for name in DECODER_INPUTS:
+                binding.bind_ortvalue_input(name, features.payload[name])
+            binding.bind_ortvalue_input("class_embeddings", words)
+            binding.bind_output("logits", self._device, 0)
+            decoder.run_with_iobinding(binding)
+            logits = binding.get_outputs()[0]
+            binding = merge.io_binding()
+            for name, value in (("logits", logits), ("best_in", best), ("labels_in", labels)):
+                binding.bind_ortvalue_input(name, value)
+            binding.bind_cpu_input("size", np.asarray(size, np.int64))
+            binding.bind_cpu_input("offset", np.asarray(part.start, np.int64))
+            if number == len(parts) - 1:
+                binding.bind_output("labels_byte" if bytes_only else "labels", "cpu", 0)
+                merge.run_with_iobinding(binding)
+                found = binding.get_outputs()[0].numpy()
+                return found if bytes_only else found.astype(np.uint16)
+            binding.bind_output("best", self._device, 0)
+            binding.bind_output("labels", self._device, 0)
+            merge.run_with_iobinding(binding)
+            best, labels = binding.get_outputs()
+        raise AssertionError("a vocabulary is never empty")
+
+    def _uploaded(self, embeddings: npt.NDArray[np.float32]) -> list[tuple[slice, Any]]:
+        """Chunks of embeddings on the device; those of the last few vocabularies are still there."""
+        with self._lock:
+            held = self._words.get(id(embeddings))
+            if held is None or held[0] is not embeddings:
+                parts = chunks(len(embeddings), DEVICE_CHUNK)
+                held = (embeddings, [(part, self.value(np.ascontiguousarray(embeddings[part]))) for part in parts])
+                self._words[id(embeddings)] = held
+            self._words.move_to_end(id(embeddings))
+            while len(self._words) > WORD_LISTS:
+                self._words.popitem(last=False)
+            return held[1]
+
+    def decode(
+        self, features: FrameFeatures, guidance: Any, embeddings: npt.NDArray[np.float32]
+    ) -> npt.NDArray[np.float32]:
+        if self._chunk is None and len(embeddings) > FEW:
+            self._chunk = self._fastest_chunk(features, guidance, embeddings)
+        return self._decode(features, guidance, embeddings, self._chunk or FEW)
+
+    def _fastest_chunk(self, features: FrameFeatures, guidance: Any, embeddings: npt.NDArray[np.float32]) -> int:
+        """Classes per run of the decoder, measured once with the first large vocabulary."""
+        some = embeddings[:MEASURED]
+        seconds = {}
+        for _ in range(3):
+            for chunk in (c for c in CLASS_CHUNKS if c < 2 * len(some)):
+                began = time.perf_counter()
+                self._decode(features, guidance, some, chunk)
+                seconds[chunk] = min(seconds.get(chunk, np.inf), time.perf_counter() - began)
+        return min(seconds, key=lambda chunk: seconds[chunk])
+
+    def _decode(
+        self, features: FrameFeatures, guidance: Any, embeddings: npt.NDArray[np.float32], chunk: int
+    ) -> npt.NDArray[np.float32]:
+        rows, columns = guidance.shape()[1:]
+        shared = {"guidance": guidance} | {name: features.payload[name] for name in DECODER_INPUTS}
+        graph, words = "decoder", "class_embeddings"
+        if self._parts:
+            graph, words = "class_head", "refined_embeddings"
+            memory = {"text_memory": shared.pop("text_memory")}
+            refined = [
+                self._run("text_refinement", memory | {"class_embeddings": self.value(embeddings[part])})[words].numpy()
+                for part in chunks(len(embeddings), REFINED)
+            ]
+            embeddings = refined[0] if len(refined) == 1 else np.concatenate(refined)
+        session = self._session(graph)
+        logits = np.empty((len(embeddings), rows, columns), np.float32)
+        for rows_of in chunks(len(embeddings), chunk):
+            part = logits[rows_of]
+            binding = session.io_binding()
+            for name, value in shared.items():
+                binding.bind_ortvalue_input(name, value)
+            binding.bind_cpu_input(words, embeddings[rows_of])
+            binding.bind_output("logits", "cpu", 0, np.float32, part.shape, part.ctypes.data)
+            with self._turn:
+                session.run_with_iobinding(binding)
+        return logits
+
+
+def chunks(count: int, size: int) -> list[slice]:
+    """Slices of at most ``size`` that cover ``count`` classes evenly. No class is alone unless there is only one, since
+    ONNX Runtime computes a single row by other code."""
+    parts = -(-count // size)
+    starts = [part * count // parts for part in range(parts)]
+    return [slice(start, end) for start, end in zip(starts, [*starts[1:], count], strict=True)]
+
+
+def profile_options(inputs: list[Any], graph: str) -> dict[str, str]:
+    """The TensorRT provider's smallest, usual and largest shapes of a graph with dynamic axes; empty without any."""
+    axes = PROFILES.get(graph, {})
+    if not axes:
+        return {}
+    found = {}
+    for index, name in enumerate(("min", "opt", "max")):
+        shapes = [f"{t.name}:" + "x".join(str(axes[d][index] if d in axes else d) for d in t.shape) for t in inputs]
+        found[f"trt_profile_{name}_shapes"] = ",".join(shapes)
+    return found

@@ -1,0 +1,56 @@
+"""One source from its first frame to finished outputs."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+from tqdm import tqdm
+
+from ov2vss_runtime.outputs.targets import Output, Targets, open_outputs
+from ov2vss_runtime.stream.pipeline import Background
+from ov2vss_runtime.stream.segmenter import SegmenterStream
+from ov2vss_runtime.stream.stream import Result
+
+log = logging.getLogger("ov2vss.runtime")
+
+
+def run(stream: SegmenterStream, targets: Targets) -> dict[str, Any]:
+    """Run a stream's source into outputs: reading, computing and writing overlap.
+
+    Returns:
+        What happened: ``frames`` that came out, ``computed`` that the network saw, ``dropped`` that never went in,
+        ``seconds``, ``fps`` (of frames out), ``stages_ms`` (of each stage, per frame that came out; stages overlap, so
+        that they add up to more than the time that passed), ``outputs``.
+    """
+    source = stream.source
+    assert source is not None
+    began = time.perf_counter()
+    total = source.frames if stream.limit is None else min(stream.limit, source.frames or stream.limit)
+    with open_outputs(targets, source, stream.names, stream.stages) as (outputs, notices):
+        for notice in notices:
+            log.warning("%s", notice)
+        bar = tqdm(total=total, desc=source.name, unit="frame", disable=None, leave=False)
+        with bar, stream, Background() as writer:
+            for result in stream:
+                writer.put(_write, outputs, result)
+                bar.update()
+    seconds = time.perf_counter() - began
+    report = {
+        "source": str(source.path or source.name),
+        "frames": stream.index,
+        "computed": stream.computed,
+        "dropped": stream.dropped,
+        "seconds": seconds,
+        "fps": stream.index / seconds,
+        "stages_ms": stream.stages.per_frame_ms(stream.index),
+        "outputs": targets.paths(),
+    }
+    reconnects = getattr(source, "reconnects", 0)
+    return report | ({"reconnects": reconnects} if reconnects else {})
+
+
+def _write(outputs: list[Output], result: Result) -> None:
+    for output in outputs:
+        output.write(result)

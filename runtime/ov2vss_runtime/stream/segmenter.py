@@ -1,0 +1,214 @@
+"""The entry point of the runtime: load a bundle, stream videos."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from ov2vss_runtime.bundle.bundle import DEFAULT_BUNDLE, Bundle
+from ov2vss_runtime.bundle.vocabulary import Vocabulary
+from ov2vss_runtime.engines.backends import load_engine
+from ov2vss_runtime.engines.bundle_engine import BundleEngine
+from ov2vss_runtime.errors import BackendError, OV2VSSError
+from ov2vss_runtime.stream.pipeline import AHEAD, Prefetch, paced
+from ov2vss_runtime.stream.preprocess import aspect_differs, suggest_size
+from ov2vss_runtime.stream.stream import DistantPolicy, Result, Stream, StreamOptions
+from ov2vss_runtime.video.open_source import open_source
+from ov2vss_runtime.video.source import Source
+
+log = logging.getLogger("ov2vss.runtime")
+Realtime = Literal["drop", "wait"]
+
+
+class Segmenter:
+    """A bundle ready to run. It holds no state of any video and may be shared between threads.
+
+    >>> segmenter = Segmenter.load()                                            # doctest: +SKIP
+    >>> for result in segmenter.stream("video.mp4", vocabulary="road; car"):    # doctest: +SKIP
+    ...     print(result.time, (result.labels == 1).mean())
+    """
+
+    def __init__(self, engine: BundleEngine) -> None:
+        self.engine, self.bundle = engine, engine.bundle
+        self.variant, self.threads = engine.variant, engine.threads
+
+    @classmethod
+    def load(
+        cls,
+        bundle: str | Path | Bundle = DEFAULT_BUNDLE,
+        backend: str = "onnxruntime",
+        precision: str = "fp32",
+        threads: int | None = None,
+    ) -> Segmenter:
+        """Open a bundle (folder or built-in name), check its hashes and load its graphs.
+
+        Args:
+            bundle: folder, name of a built-in bundle, or an open one.
+            backend: one of :data:`ov2vss_runtime.engines.backends.BACKENDS`.
+            precision: one of the bundle's precisions, or ``bf16`` on openvino.
+            threads: processor threads; None for the physical cores that the process may use.
+        """
+        opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+        return cls(load_engine(opened, backend, precision, threads))
+
+    def embeddings(self, vocabulary: Vocabulary) -> npt.NDArray[np.float32] | None:
+        """Class embeddings from the bundle's cache, or None if these words must go through the text graph."""
+        return self.bundle.cached_embeddings(vocabulary, self.variant)
+
+    def words(self, vocabulary: Vocabulary | str | Sequence[str] | None) -> Vocabulary:
+        """The bundle's own words, a vocabulary added to it by name, or what :meth:`Vocabulary.parse` makes of it."""
+        if vocabulary is None:
+            return self.bundle.default_vocabulary
+        added = self.bundle.manifest.vocabulary.added
+        if isinstance(vocabulary, str) and vocabulary in added:
+            return Vocabulary(tuple(tuple(entry) for entry in added[vocabulary]))
+        return Vocabulary.parse(vocabulary)
+
+    def stream(
+        self,
+        source: str | Path | Source | None = None,
+        vocabulary: Vocabulary | str | Sequence[str] | None = None,
+        gap: int | None = None,
+        distant: DistantPolicy | None = None,
+        embeddings: npt.NDArray[np.float32] | None = None,
+        options: StreamOptions | None = None,
+        realtime: Realtime | None = None,
+        every: int = 1,
+        limit: int | None = None,
+        queue: int = AHEAD,
+    ) -> SegmenterStream:
+        """Start one video.
+
+        Args:
+            source: what to iterate over: a file, a folder or pattern of images, a camera's index, a URL (see
+                :func:`ov2vss_runtime.video.open_source.open_source`), or an open source; None to feed frames with
+                :meth:`Stream.step`.
+            vocabulary: the words (see :meth:`words`); None for the bundle's own.
+            gap: distance between references in frames; None for the bundle's own.
+            distant: ``farthest`` (default for files), ``first`` (default otherwise) or ``reservoir``.
+            embeddings: class embeddings ``[N, D]`` of the vocabulary, to share them among streams.
+            options: confidence, unknown pixels, shot changes, candidates.
+            realtime: ``drop`` throws the oldest waiting frame away when the model is slower than the source (default
+                for live sources; a file is then played by the clock), ``wait`` lets the source wait.
+            every: run the network on every k-th frame and hold its labels between.
+            limit: end after so many frames.
+            queue: frames that may wait between reading and labelling.
+        """
+        if every < 1:
+            raise OV2VSSError(f"every={every}", "give 1 for every frame, 2 for every second one, and so on")
+        words = self.words(vocabulary)
+        opened = open_source(source) if isinstance(source, str | Path) else source
+        last_frame = getattr(opened, "last_frame", None)
+        if distant == "farthest" and opened is not None and last_frame is None:
+            raise OV2VSSError(f"the last frame of {opened.name} is not known", "use --distant first or reservoir")
+        policy: DistantPolicy = distant or ("farthest" if last_frame is not None else "first")
+        if opened is not None and distant is None and policy == "first":
+            log.info("%s: its end is not known, so its first frame is the distant one (--distant first)", opened.name)
+        stream = SegmenterStream(self, words, gap or self.bundle.manifest.gap, policy, opened, embeddings, options)
+        stream.realtime = realtime or ("drop" if opened is not None and opened.live else "wait")
+        stream.every, stream.limit, stream.queue = every, limit, queue
+        if opened is not None:
+            self._check_aspect(opened)
+            if policy == "farthest" and last_frame is not None:
+                last = last_frame()
+                stream.set_distant(last.rgb, last.time)
+        return stream
+
+    def _check_aspect(self, source: Source) -> None:
+        """Warn where stretching distorts the picture and another export would fit better."""
+        size, width = self.engine.size, source.width * float(source.pixel_aspect)
+        better = suggest_size(size, width / source.height)
+        if aspect_differs((source.height, width), size) and better != f"{size[0]}x{size[1]}":
+            log.warning(
+                "%s is %dx%d, but the bundle works at %dx%d (height x width): frames are stretched; "
+                "export with --size %s for a better fit",
+                source.path or source.name,
+                source.height,
+                round(width),
+                *size,
+                better,
+            )
+
+
+class SegmenterStream(Stream):
+    """A :class:`Stream` over a bundle; iterating over it runs the source that it was opened with.
+
+    Frames are read ahead in a thread of their own. Leaving the loop, or the ``with`` block, ends it.
+
+    Attributes:
+        dropped: frames that came and were never looked at (``realtime="drop"``).
+    """
+
+    realtime: Realtime = "wait"
+    every = 1
+    limit: int | None = None
+    queue = AHEAD
+
+    def __init__(
+        self,
+        segmenter: Segmenter,
+        vocabulary: Vocabulary,
+        gap: int,
+        distant: DistantPolicy,
+        source: Source | None,
+        embeddings: npt.NDArray[np.float32] | None,
+        options: StreamOptions | None = None,
+    ) -> None:
+        self.segmenter, self.source = segmenter, source
+        self.dropped = 0
+        self._running: Iterator[Result] | None = None
+        super().__init__(
+            segmenter.engine,
+            vocabulary,
+            segmenter.bundle.manifest.vocabulary.templates,
+            gap,
+            distant,
+            segmenter.threads,
+            embeddings,
+            options,
+        )
+
+    def set_vocabulary(
+        self, vocabulary: Vocabulary | str | Sequence[str], embeddings: npt.NDArray[np.float32] | None = None
+    ) -> None:
+        words = self.segmenter.words(vocabulary)
+        super().set_vocabulary(words, self.segmenter.embeddings(words) if embeddings is None else embeddings)
+
+    def __iter__(self) -> Iterator[Result]:
+        if self.source is None:
+            raise BackendError("this stream has no source to iterate over", "pass one to stream(), or call step(frame)")
+        self._running = self._run(self.source)
+        return self._running
+
+    def _run(self, source: Source) -> Iterator[Result]:
+        drop = self.realtime == "drop"
+        frames: Iterable[Any] = self.stages.timed("decode", source)
+        if drop and not source.live:
+            frames = paced(frames)
+        with Prefetch(islice(frames, self.limit), self.queue, drop) as waiting:
+            for number, frame in enumerate(waiting):
+                self.dropped = waiting.dropped
+                if frame.gap:
+                    self.restart()
+                seen = number % self.every == 0 or frame.gap
+                result = self.step(frame.rgb, frame.time) if seen else self.hold(frame.rgb, frame.time)
+                yield replace(result, pts=frame.pts, name=frame.name)
+
+    def close(self) -> None:
+        """Stop reading the source."""
+        if self._running is not None:
+            self._running.close()  # type: ignore[attr-defined]
+            self._running = None
+
+    def __enter__(self) -> SegmenterStream:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,49 @@
+"""The source behind what a user names: a file, images, a camera, a network stream, or raw frames on standard input.
+
+To add a kind: a class with the members of :class:`ov2vss_runtime.video.source.Source`, and a branch in
+:func:`open_source`.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+from ov2vss_runtime.errors import VideoError
+from ov2vss_runtime.video.file import VideoReader
+from ov2vss_runtime.video.images import ImageSource
+from ov2vss_runtime.video.live import CameraSource, NetworkSource, RawSource
+from ov2vss_runtime.video.source import Source, SourceOptions
+
+URL = re.compile(r"(rtsp|rtsps|rtmp|http|https|udp|tcp|srt|rtp)://", re.I)
+RAW_FORMATS = ("rgb24", "bgr24", "gray8")
+
+
+def open_source(source: str | Path, options: SourceOptions | None = None) -> Source:
+    """Open what a user names.
+
+    ========================  =====================================================
+    ``video.mp4``             a file
+    ``frames/``, ``a/*.jpg``  images, in the order of their names
+    ``0``                     a camera, by index
+    ``rtsp://..., http://``   a network stream (also rtmp, udp, tcp, srt, rtp)
+    ``-``                     raw frames on standard input (:attr:`SourceOptions.raw`)
+    ========================  =====================================================
+
+    Raises:
+        VideoError: it cannot be opened; the message says what was tried.
+    """
+    options, text = options or SourceOptions(), str(source)
+    if text == "-":
+        if options.raw is None:
+            raise VideoError("raw frames on standard input have no size", "add --raw HEIGHTxWIDTH")
+        return RawSource(sys.stdin.buffer, options.raw, options.raw_format, options.rate)
+    if URL.match(text):
+        return NetworkSource(text, options.reconnect)
+    if text.isdigit() and not Path(text).exists():
+        return CameraSource(int(text), options.rate)
+    path = Path(text)
+    if path.is_dir() or (any(c in text for c in "*?[") and not path.exists()):
+        return ImageSource(text, options.rate)
+    return VideoReader(path)

@@ -1,0 +1,63 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ov2vss_runtime.bundle.text import class_embeddings
+from ov2vss_runtime.bundle.vocabulary import Vocabulary
+from ov2vss_runtime.errors import VocabularyError
+
+
+def test_names_synonyms_and_comments(tmp_path: Path) -> None:
+    path = tmp_path / "classes.txt"
+    path.write_text("# streets\nroad,  carriageway\n\nperson , pedestrian # on foot\n  sky\n", encoding="utf-8")
+    words = Vocabulary.from_file(path)
+    assert words.entries == (("road", "carriageway"), ("person", "pedestrian"), ("sky",))
+    assert words == Vocabulary.parse("road, carriageway; person, pedestrian; sky")
+    assert words == Vocabulary.parse(str(path)) == Vocabulary.parse(path)
+    assert words.names == ["road", "person", "sky"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "no class names"),
+        (" ; # only a comment", "no class names"),
+        ("road; road", "entry 2: 'road' repeats entry 1"),
+        ("road, lane; Lane", "entry 2: 'lane' repeats entry 1"),
+        ("road,, lane", "empty name or synonym"),
+        ("x" * 201, "201 characters"),
+        ("a\x07b", "control characters"),
+    ],
+)
+def test_bad_entries_are_named(text: str, message: str) -> None:
+    with pytest.raises(VocabularyError, match=message):
+        Vocabulary.parse(text)
+
+
+def test_files_that_are_no_class_lists(tmp_path: Path) -> None:
+    with pytest.raises(VocabularyError, match="does not exist"):
+        Vocabulary.parse("missing.txt")
+    (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\x00road")
+    with pytest.raises(VocabularyError, match="not UTF-8"):
+        Vocabulary.parse(tmp_path / "binary.txt")
+
+
+def test_class_embeddings_average_synonyms_and_templates() -> None:
+    table = {}
+
+    def encode(texts: list[str]) -> np.ndarray:
+        rows = []
+        for text in texts:
+            if text not in table:
+                vector = np.random.default_rng(len(table)).normal(size=8)
+                table[text] = vector / np.linalg.norm(vector)
+            rows.append(table[text])
+        return np.asarray(rows, np.float32)
+
+    words = Vocabulary.parse("road, lane; sky")
+    templates = ("a {}.", "the {} here")
+    got = class_embeddings(encode, words, templates)
+    for row, entry in zip(got, words.entries, strict=True):
+        mean = np.mean([table[t.format(word)] for word in entry for t in templates], axis=0)
+        assert np.allclose(row, mean / np.linalg.norm(mean), atol=1e-6)
