@@ -257,7 +257,7 @@ class LeanHead(nn.Module):
         x = torch.maximum(x, -b / a)
         taps = ((self.taps * a.transpose(1, 2)) @ x).unflatten(2, self.size)
         constant = (self.taps @ b).flatten(1) @ self.inside + decoder.logit.bias
-        taps, (height, width) = F.pad(taps, (1, 1, 1, 1)), self.size
+        taps, (height, width) = zero_border(taps), self.size
         logits = constant.unflatten(1, self.size)
         for row in range(3):
             for column in range(3):
@@ -267,6 +267,18 @@ class LeanHead(nn.Module):
     def _by_group(self, x: Tensor) -> Tensor:
         """``[N, c'] -> [N, groups, c' / groups]``"""
         return x.unflatten(1, (self.groups, -1))
+
+
+def zero_border(maps: Tensor) -> Tensor:
+    """``[..., h, w] -> [..., h + 2, w + 2]``: finite maps with zeros around them.
+
+    Concatenations, since ONNX Runtime has no CUDA kernel for Pad from opset 19 on and would take the maps to the
+    processor and back.
+    """
+    row = maps[..., :1, :] * 0.0
+    maps = torch.cat([row, maps, row], dim=-2)
+    column = maps[..., :1] * 0.0
+    return torch.cat([column, maps, column], dim=-1)
 
 
 class LeanDecoder(LeanHead):
