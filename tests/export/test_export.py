@@ -201,7 +201,10 @@ def test_a_second_vocabulary(bundle: Path, tmp_path: Path) -> None:
     [
         ((), "exactly one of --ckpt, --verify-only, --add-vocab"),
         (("--verify-only", "b", "--size", "64x64"), "--size needs --ckpt"),
-        (("--add-vocab", "a.txt"), "--add-vocab needs it"),
+        (("--add-vocab", "a.txt"), "--add-vocab needs --bundle"),
+        (("--ckpt", "r", "--backend", "openvino"), "--backend needs --verify-only"),
+        (("--bundle", "b", "--engine", "tensorrt", "--backend", "openvino"), "--backend needs --verify-only"),
+        (("--bundle", "b", "--engine", "tensorrt-rtx"), "--compute need each other"),
         (("--ckpt", "r", "--precision", "fp32,int4"), "int4 is not among fp32, fp16, int8"),
     ],
 )
