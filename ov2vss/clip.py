@@ -8,11 +8,12 @@ from the hub. The tag also says what a weights file does not: OpenAI's weights w
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,28 @@ import open_clip
 import torch
 from huggingface_hub import try_to_load_from_cache
 from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME, OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+from open_clip.convert import convert_state_dict
 from open_clip.pretrained import download_pretrained
-from torch import nn
+from torch import Tensor, nn
 
+from ov2vss.clip_layouts import to_open_clip
 from ov2vss.errors import OV2VSSError
+from ov2vss.weights_file import Weights, check_weights_file, describe, fetching, fit, read_weights
 
+log = logging.getLogger("ov2vss")
 RANDOM = "random"
 """Instead of a weights file: random weights, always the same ones (for tests and for measuring speed)."""
+
+
+FOLDER_FILES = ("model.safetensors", "pytorch_model.bin")
+"""Hugging Face's names of weights files in a repository of ``transformers``."""
+OPENAI_REPOSITORIES = {
+    "ViT-B-32": "openai/clip-vit-base-patch32",
+    "ViT-B-16": "openai/clip-vit-base-patch16",
+    "ViT-L-14": "openai/clip-vit-large-patch14",
+    "ViT-L-14-336": "openai/clip-vit-large-patch14-336",
+}
+"""Hub repositories with OpenAI's weights in the layout of ``transformers``: taken where they are cached already."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +50,8 @@ class ClipSource:
     """Where weights come from.
 
     Attributes:
-        weights: a file (safetensors, or a state dict of torch), ``random``, or empty for the local hub cache.
+        weights: a file (safetensors, or a state dict of torch; open_clip's, OpenAI's or Hugging Face's names), a folder
+            of the hub that holds one, ``random``, or empty for the local hub cache.
         download: allow open_clip to fetch the tag's weights.
     """
 
@@ -87,31 +104,81 @@ def load_clip(model: str, tag: str, source: ClipSource) -> nn.Module:
     Raises:
         OV2VSSError: no weights at hand, or a file that cannot be read or does not fit.
     """
+    path = find_clip_weights(model, tag, source)
     network = build_clip(model, tag)
-    if source.weights == RANDOM:
-        return network
-    path = Path(source.weights) if source.weights else _tag_file(model, tag, source.download)
-    if not path.is_file():
-        raise OV2VSSError(f"CLIP weights {path} do not exist", "check --clip-weights")
-    try:
-        if _is_torchscript(path):
-            _load_torchscript(network, path, model, tag)
-        else:
-            with _quiet():
-                open_clip.load_checkpoint(network, str(path), strict=True, weights_only=True)
-    except OV2VSSError:
-        raise
-    except Exception as error:
-        line = next((x.strip() for x in str(error).splitlines()[1:] if x.strip()), str(error).split("\n")[0])
+    if path is not None:
+        _fill(network, path, model, tag)
+    return network
+
+
+def _fill(network: nn.Module, path: Path, model: str, tag: str) -> None:
+    """Every tensor of the network from a file, whatever library wrote it."""
+    if check_weights_file(path, "CLIP weights", "--clip-weights") == "torchscript":
+        weights = Weights(path, _published_program(path, model, tag))
+    else:
+        weights = read_weights(path, "CLIP weights", "--clip-weights")
+    tensors, layout = to_open_clip(convert_state_dict(network, weights.tensors), network)
+    if layout == "Hugging Face":
+        _check_activation(path, model, tag)
+    fitted = fit(Weights(path, tensors), network.state_dict(), f"open_clip's {model!r}")
+    if fitted.unused:
         raise OV2VSSError(
-            f"{path} cannot be read as weights of open_clip's {model!r} ({type(error).__name__}: {line[:120]})",
-            "give a safetensors file or a torch state dict of this architecture",
-        ) from None
-    return network.eval().requires_grad_(False)
+            f"weights {path} do not fit open_clip's {model!r}: it has no place for {len(fitted.unused)} tensors, for "
+            f"example {fitted.unused[0]}",
+            "give weights of this very network",
+        )
+    network.load_state_dict(fitted.tensors, strict=True)
+    _say(f"CLIP {model} {tag!r}: {describe(tensors)}, {layout}'s layout, from {path}")
+
+
+@lru_cache(maxsize=64)
+def _say(line: str) -> None:
+    """Once a process: image and text tower are loaded one after the other from the same file."""
+    log.info("%s", line)
+
+
+def find_clip_weights(model: str, tag: str, source: ClipSource) -> Path | None:
+    """The file that the weights will be read from, checked by its first bytes; None for random weights.
+
+    Raises:
+        OV2VSSError: no weights at hand, or a file that is missing, truncated or no file of weights.
+    """
+    if source.weights == RANDOM:
+        return None
+    path = _in_folder(Path(source.weights)) if source.weights else _tag_file(model, tag, source.download)
+    check_weights_file(path, "CLIP weights", "--clip-weights" if source.weights else "")
+    return path
+
+
+def _in_folder(path: Path) -> Path:
+    """A file as it is; of a folder of the hub, the file with the weights."""
+    if not path.is_dir():
+        return path
+    for name in (HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME, *FOLDER_FILES):
+        if (path / name).is_file():
+            return path / name
+    raise OV2VSSError(f"the folder {path} holds none of {', '.join(FOLDER_FILES)}", "name the file of weights itself")
+
+
+def _check_activation(path: Path, model: str, tag: str) -> None:
+    """Hugging Face's configuration beside the weights says which activation they were trained with."""
+    try:
+        config = json.loads((path.parent / "config.json").read_text())
+        stored = {config[part]["hidden_act"] for part in ("vision_config", "text_config")}
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    quick = clip_settings(model, tag).quick_gelu
+    if len(stored) == 1 and (stored == {"quick_gelu"}) != quick:
+        ours = "quick_gelu" if quick else "gelu"
+        raise OV2VSSError(
+            f"{path.parent / 'config.json'} says hidden_act {stored.pop()!r}, but CLIP {model} {tag!r} has {ours!r}",
+            "set model.clip_pretrained to the tag of these weights (openai for OpenAI's)",
+        )
 
 
 def _tag_file(model: str, tag: str, download: bool) -> Path:
     """Weights file of a tag in the local caches; fetched if that was asked for."""
+    clip_settings(model, tag)
     found = open_clip.get_pretrained_cfg(model, tag) if tag else {}
     names: list[tuple[str, str]] = []
     if hub := found.get("hf_hub"):
@@ -120,6 +187,8 @@ def _tag_file(model: str, tag: str, download: bool) -> Path:
         if file.endswith((".bin", ".pth")):
             files.insert(0, file.rsplit(".", 1)[0] + ".safetensors")
         names = [(repository, f) for f in files]
+    if tag == "openai" and model in OPENAI_REPOSITORIES:
+        names += [(OPENAI_REPOSITORIES[model], f) for f in FOLDER_FILES]
     for repository, file in names:
         cached = try_to_load_from_cache(repository, file)
         if isinstance(cached, str):
@@ -128,29 +197,17 @@ def _tag_file(model: str, tag: str, download: bool) -> Path:
         cached_file = Path("~/.cache/clip").expanduser() / url.rsplit("/", 1)[-1]
         if cached_file.is_file():
             return cached_file
-    if download and found:
-        try:
-            return Path(download_pretrained(found))
-        except Exception as error:
-            raise OV2VSSError(
-                f"CLIP weights {model} {tag!r} could not be fetched ({' '.join(str(error).split())[:160]})",
-                "check the connection, or name a file with --clip-weights FILE",
-            ) from None
     where = f" (hub repository {names[0][0]})" if names else ""
+    if download and found:
+        with fetching(f"CLIP weights {model} {tag!r}{where}", "name a file with --clip-weights FILE"):
+            return Path(download_pretrained(found))
     raise OV2VSSError(
         f"there are no weights for CLIP {model} {tag!r} on this machine{where}",
         "name a file with --clip-weights FILE, put them into the local hub cache, or allow --download",
     )
 
 
-def _is_torchscript(path: Path) -> bool:
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())
-
-
-def _load_torchscript(network: nn.Module, path: Path, model: str, tag: str) -> None:
+def _published_program(path: Path, model: str, tag: str) -> dict[str, Tensor]:
     """OpenAI's own files are programs, not tensors: only the very file that open_clip knows by its hash is opened."""
     url = open_clip.get_pretrained_cfg(model, tag).get("url", "") if tag else ""
     published = url.split("/")[-2] if url.count("/") > 2 else ""
@@ -161,10 +218,7 @@ def _load_torchscript(network: nn.Module, path: Path, model: str, tag: str) -> N
             f"{path} is a TorchScript program and not the file that OpenAI published for {model} (sha256 differs)",
             "give the weights as safetensors or as a torch state dict",
         )
-    state = torch.jit.load(str(path), map_location="cpu").state_dict()
-    for name in ("input_resolution", "context_length", "vocab_size"):
-        state.pop(name, None)
-    network.load_state_dict(state, strict=True)
+    return torch.jit.load(str(path), map_location="cpu").state_dict()
 
 
 @contextmanager

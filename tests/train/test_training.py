@@ -25,6 +25,7 @@ from ov2vss.text import build_text_encoder
 from ov2vss.train.loop import Trainer, learning_rate_factor
 from ov2vss.train.loss import class_weights, loss_sum
 from ov2vss.train.vocabulary import TrainingVocabulary, shipped_words
+from ov2vss.weights_file import read_weights
 from tests.conftest import SCRIPTS
 
 SPEC = ClipSpec(size=(128, 192), crop=(96, 128), scale=(0.8, 1.25))
@@ -293,13 +294,13 @@ def test_lite_backbone_takes_the_packaged_weights() -> None:
     import timm
 
     from ov2vss.model.backbone import Backbone
-    from ov2vss.train.weights import _lite0_weights, load_backbone_weights
+    from ov2vss.train.weights import _lite0_file, _lite0_names, load_backbone_weights
 
     name = "tf_efficientnet_lite0"
     backbone = Backbone(name, (0.5,) * 3, (0.5,) * 3, True).eval()
     load_backbone_weights(backbone, name, "efficientnet-lite0")
     whole = timm.create_model(name).eval()
-    whole.load_state_dict(_lite0_weights(name))
+    whole.load_state_dict(_lite0_names(name, read_weights(_lite0_file()).tensors))
     image = torch.rand(1, 3, 64, 96)
     with torch.no_grad():
         x, maps = whole.bn1(whole.conv_stem((image - 0.5) / 0.5)), []
