@@ -6,6 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from ov2vss.templates import imagenet_templates
+
 STRIDES = (4, 8, 16, 32)
 LATTICE_STRIDE = 32
 POOL_RATIOS = (1, 2, 3, 4)
@@ -91,8 +93,6 @@ class ModelConfig(BaseModel):
     def prompts(self) -> tuple[str, ...]:
         """The templates, named lists written out."""
         if self.templates == IMAGENET80:
-            from ov2vss.text.clip_text import imagenet_templates
-
             return imagenet_templates()
         return self.templates
 

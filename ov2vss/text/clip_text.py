@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import open_clip
 import torch.nn.functional as F
 from open_clip.tokenizer import SimpleTokenizer
 from tokenizers import AddedToken, Regex, Tokenizer
@@ -14,7 +13,7 @@ from tokenizers.processors import TemplateProcessing
 from torch import Tensor, nn
 
 from ov2vss.errors import OV2VSSError
-from ov2vss.text.encoders import TextEncoder
+from ov2vss.text.text_encoder import TextEncoder
 
 START, END = "<start_of_text>", "<end_of_text>"
 PIECES = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
@@ -104,8 +103,3 @@ class ClipText(TextEncoder):
         elif self.text_projection is not None:
             x = x @ self.text_projection
         return F.normalize(x, dim=-1)
-
-
-def imagenet_templates() -> tuple[str, ...]:
-    """The 80 prompts that CLIP was evaluated with on ImageNet, as open_clip lists them."""
-    return tuple(template("{}") for template in open_clip.OPENAI_IMAGENET_TEMPLATES)

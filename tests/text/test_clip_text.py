@@ -8,7 +8,8 @@ import torch
 
 from ov2vss.clip import build_clip
 from ov2vss.model.config import ModelConfig
-from ov2vss.text.clip_text import ClipText, clip_tokenizer, imagenet_templates
+from ov2vss.templates import imagenet_templates
+from ov2vss.text.clip_text import ClipText, clip_tokenizer
 from ov2vss.train.vocabulary import TrainingVocabulary
 from ov2vss_runtime.bundle.vocabulary import Vocabulary
 from tests.conftest import shuffled

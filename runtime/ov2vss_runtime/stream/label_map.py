@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from functools import lru_cache
+from importlib import import_module
 from types import ModuleType
 
 import cv2
@@ -24,11 +25,10 @@ Labels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 def native() -> ModuleType | None:
     """The compiled kernels, or None (logged once) where the package was built without a compiler."""
     try:
-        from ov2vss_runtime import _native
+        return import_module("ov2vss_runtime._native")
     except ImportError:
         logging.getLogger("ov2vss.runtime").info("no native kernels: label maps are made with OpenCV (slower)")
         return None
-    return _native
 
 
 def label_type(classes: int) -> type[np.uint8] | type[np.uint16]:
