@@ -284,6 +284,8 @@ def zero_border(maps: Tensor) -> Tensor:
 class LeanDecoder(LeanHead):
     """What :class:`ov2vss_export.graphs.DecoderGraph` computes."""
 
-    def forward(self, guidance: Tensor, dense: Tensor, text_memory: Tensor, class_embeddings: Tensor) -> Tensor:
+    def forward(  # type: ignore[override]  # the head after the refinement of the text
+        self, guidance: Tensor, dense: Tensor, text_memory: Tensor, class_embeddings: Tensor
+    ) -> Tensor:
         text = self.model.text_refinement(class_embeddings, text_memory[:1], text_memory[1:]).squeeze(0)
         return super().forward(guidance, dense, text)

@@ -103,11 +103,11 @@ class Quantizer:
 
     def sensitivity(self, engine: str, frames: list[npt.NDArray[np.uint8]]) -> dict[str, float]:
         """Relative error of the graph's worst output when one layer alone is quantized; the worst layer first."""
-        reference, errors = self._outputs(self.model, frames), {}
+        reference, errors = self._outputs(self.model, frames), dict[str, float]()
         for name in tqdm(self.layers, desc="sensitivity", unit="layer", disable=None, leave=False):
             found = self._outputs(self.quantize(engine, only=name), frames)
             errors[name] = max(
-                float(np.linalg.norm(a - b) / max(np.linalg.norm(a), 1e-12))
+                float(np.linalg.norm(a - b)) / max(float(np.linalg.norm(a)), 1e-12)
                 for one, other in zip(reference, found, strict=True)
                 for a, b in zip(one, other, strict=True)
             )

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import onnx
 import torch
+from torch.export import Dim
 
 from ov2vss_export.graphs import GraphSpec
 
@@ -25,7 +26,7 @@ def export_graph(spec: GraphSpec, lean: bool = True) -> onnx.ModelProto:
         lean: take its form with fewer operations, if it has one.
     """
     shapes = {
-        name: {axis: torch.export.Dim(symbol, min=1, max=65_534) for axis, symbol in spec.dynamic.get(name, {}).items()}
+        name: {axis: Dim(symbol, min=1, max=65_534) for axis, symbol in spec.dynamic.get(name, {}).items()}
         for name in spec.inputs
     }
     shapes = _shared_dims(shapes)
@@ -50,9 +51,9 @@ def export_graph(spec: GraphSpec, lean: bool = True) -> onnx.ModelProto:
     return model
 
 
-def _shared_dims(shapes: dict[str, dict[int, object]]) -> dict[str, dict[int, object]]:
+def _shared_dims(shapes: dict[str, dict[int, Dim]]) -> dict[str, dict[int, Dim]]:
     """One Dim object per symbol: axes of the same name are the same axis."""
-    pool: dict[str, object] = {}
+    pool: dict[str, Dim] = {}
     return {n: {a: pool.setdefault(d.__name__, d) for a, d in axes.items()} for n, axes in shapes.items()}
 
 

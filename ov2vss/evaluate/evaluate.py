@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -106,7 +107,7 @@ class Tally:
     frames: int = 0
     skipped: int = 0
 
-    def scores(self, videos: VideoSet, protocol: Protocol) -> dict[str, object]:
+    def scores(self, videos: VideoSet, protocol: Protocol) -> dict[str, Any]:
         """Scores by the protocol of the design: mIoU, fwIoU, mAcc, pAcc, per class; VC8 and VC16 on dense labels.
 
         ``vc8`` and ``vc16`` are means over all windows of all videos whose every frame is labelled (None without any).
@@ -177,6 +178,6 @@ def tally(
 
 def evaluate(
     videos: VideoSet, protocol: Protocol, predict: Predict, progress: bool = False, strict: bool = False
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """:func:`tally` over all videos, and its :meth:`Tally.scores`."""
     return tally(videos, protocol, predict, progress, strict).scores(videos, protocol)

@@ -7,6 +7,7 @@ miss for the true class and a false positive for nobody.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -38,7 +39,7 @@ class Confusion:
         index = truth[valid].astype(np.int64) * columns + predicted
         self.matrix += np.bincount(index, minlength=self.classes * columns).reshape(self.classes, columns)
 
-    def scores(self) -> dict[str, object]:
+    def scores(self) -> dict[str, Any]:
         """``miou``, ``fwiou``, ``macc``, ``pacc`` over the classes present in the truth, and ``per_class`` IoU."""
         m = self.matrix.astype(np.float64)
         hits = np.diagonal(m)[: self.classes]

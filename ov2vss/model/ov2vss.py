@@ -145,7 +145,7 @@ class OV2VSS(nn.Module):
     def decode(self, guidance: Tensor, dense: Tensor, memory: tuple[Tensor, Tensor] | None, text: Tensor) -> Tensor:
         """Logits ``[B, N, H/8, W/8]`` for class embeddings ``text [N, D]``."""
         batch, count = dense.shape[0], text.shape[0]
-        if self.config.vte:
+        if memory is not None:
             text = self.text_refinement(text, *memory)
         else:
             text = F.normalize(text, dim=-1).expand(batch, -1, -1)

@@ -7,6 +7,7 @@ import os
 import time
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -82,7 +83,7 @@ def main(
     trainer.fit()
     trained = checkpoint.find(out)
     split = labelled_split(config.data)
-    report: dict[str, object] = {"checkpoint": str(out)}
+    report: dict[str, Any] = {"checkpoint": str(out)}
     if split is not None:
         model = trained.build(trained.run.clip_source(download=download)).to(trainer.fabric.device)
         for key, engine in ((split, TorchEngine), (f"{split}_per_frame", PerFrameEngine)):

@@ -111,6 +111,7 @@ class Trainer:
             log.warning("%s lists no unseen classes (unseen.txt): all its classes are trained", config.data)
         self.trained = [k for k in range(len(videos.classes)) if k not in hidden]
         table = label_table(len(videos.classes), self.trained)
+        red, green, blue = config.model.mean
         spec = ClipSpec(
             config.size,
             config.crop,
@@ -121,7 +122,7 @@ class Trainer:
             config.flip,
             config.photometric,
             config.labelled_frames,
-            tuple(round(255 * m) for m in config.model.mean),
+            (round(255 * red), round(255 * green), round(255 * blue)),
         )
         covered = hidden if config.mask_unseen_pixels else []
         self.datasets = {

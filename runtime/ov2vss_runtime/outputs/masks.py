@@ -52,5 +52,5 @@ class MaskWriter:
 
 def mask_ids(labels: npt.NDArray[np.integer], classes: int) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
     """Label indices -> ids on disk: index + 1, anything outside the vocabulary 0."""
-    dtype = np.uint8 if classes <= 254 else np.uint16
-    return np.where(labels < classes, labels.astype(np.int64) + 1, 0).astype(dtype)
+    ids = np.where(labels < classes, labels.astype(np.int64) + 1, 0)
+    return ids.astype(np.uint8) if classes <= 254 else ids.astype(np.uint16)

@@ -33,8 +33,8 @@ def palette(classes: int) -> npt.NDArray[np.uint8]:
     colours = list(_BASE[:classes])
     for index in range(len(colours), classes):
         hue, ring = (index * 0.61803398875) % 1.0, (index // 7) % 3
-        rgb = colorsys.hsv_to_rgb(hue, (0.85, 0.55, 0.7)[ring], (0.95, 0.8, 0.6)[ring])
-        colours.append(tuple(round(255 * v) for v in rgb))
+        r, g, b = colorsys.hsv_to_rgb(hue, (0.85, 0.55, 0.7)[ring], (0.95, 0.8, 0.6)[ring])
+        colours.append((round(255 * r), round(255 * g), round(255 * b)))
     return np.asarray(colours, np.uint8).reshape(classes, 3)
 
 

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from ov2vss_runtime.errors import OV2VSSError
 
-Labels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+Labels = npt.NDArray[np.uint8 | np.uint16]
 
 
 @lru_cache(maxsize=1)
@@ -58,7 +58,7 @@ def label_map(
     kernels = native()
     if kernels is None:
         return label_map_numpy(logits, size, confidence)
-    labels = np.empty(size, label_type(logits.shape[0]))
+    labels: Labels = np.empty(size, label_type(logits.shape[0]))
     kernels.label_map(np.ascontiguousarray(logits, np.float32), labels, max(1, threads), confidence)
     return labels
 
@@ -73,7 +73,7 @@ def label_map_numpy(
         return cv2.resize(plane, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
 
     best = upsampled(0)
-    labels = np.zeros(size, label_type(logits.shape[0]))
+    labels: Labels = np.zeros(size, label_type(logits.shape[0]))
     total = np.ones(size, np.float32)  # sum of exp(logit - best)
     for index in range(1, logits.shape[0]):
         value = upsampled(index)
