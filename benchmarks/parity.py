@@ -44,7 +44,7 @@ class Timed:
 
     def __init__(self, stream: Stream, seconds: list[float]) -> None:
         self.stream, self.seconds = stream, seconds
-        self.set_distant = stream.set_distant
+        self.set_last = stream.set_last
 
     def step(self, frame: np.ndarray, at: float) -> Any:
         began = time.perf_counter()

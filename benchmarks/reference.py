@@ -138,7 +138,7 @@ class ImageMethod(nn.Module):
     def forward(self, frame: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         model = self.model
         features = model.encode(frame.to(torch.float32).permute(0, 3, 1, 2))
-        guidance = model.guidance(model.fuse(features, None), None, features.position)
+        guidance, _ = model.step(features, None, None)
         keys, values = model.text_refinement.memory(features.dense)
         return guidance.squeeze(0), features.dense.squeeze(0), torch.cat([keys, values])
 
@@ -222,16 +222,16 @@ class AuthorsScheme(Scheme):
     def __init__(self, engine: OrtEngine, folder: Path, embeddings: np.ndarray) -> None:
         super().__init__(engine.size, engine.threads)
         self.engine, self.embeddings = engine, embeddings
-        self.history = History(engine.references, engine.bundle.manifest.gap)
+        self.history = History(engine.bundle.manifest.references, engine.bundle.manifest.gap)
         self.run = graph_runner(engine, folder)
 
     def logits(self, frame: np.ndarray) -> np.ndarray:
         clip = self.history.clip(frame)
         with self.stages("backbone"):
-            levels = [self.run("backbone", {"frame": self.engine.value(f[None])}) for f in clip]
+            levels = [self.run("backbone", {"frame": self.engine.upload(f[None])}) for f in clip]
             dense = [found.pop("dense", None) for found in levels[:-1]]
             if dense[0] is None:
-                dense = [self.run("image_encoder", {"frame": self.engine.value(f[None])})["dense"] for f in clip[:-1]]
+                dense = [self.run("image_encoder", {"frame": self.engine.upload(f[None])})["dense"] for f in clip[:-1]]
         with self.stages("step"):
             feed = {f"{name}_{k}": found[name] for k, found in enumerate(levels) for name in LEVELS}
             o_hat = self.run("fusion", feed)["o_hat"]
@@ -240,7 +240,9 @@ class AuthorsScheme(Scheme):
             for found, features in zip(levels, dense, strict=False):
                 guided = self.run("guidance", {"o_hat": o_hat, "u_s4": found["u_s4"], "dense": features})
                 payload = {"dense": features, "text_memory": guided["text_memory"]}
-                logits = self.engine.decode(FrameFeatures(None, payload), guided["guidance"], self.embeddings)
+                logits = self.engine.decode(
+                    FrameFeatures(None, payload), {"guidance": guided["guidance"]}, self.embeddings
+                )
         return logits
 
 
@@ -253,10 +255,10 @@ class PerFrame(Scheme):
 
     def logits(self, frame: np.ndarray) -> np.ndarray:
         with self.stages("backbone"):
-            found = self.run("image", {"frame": self.engine.value(frame[None])})
+            found = self.run("image", {"frame": self.engine.upload(frame[None])})
         with self.stages("decoder"):
             guidance = found.pop("guidance")
-            return self.engine.decode(FrameFeatures(None, found), guidance, self.embeddings)
+            return self.engine.decode(FrameFeatures(None, found), {"guidance": guidance}, self.embeddings)
 
 
 class TorchScheme(Scheme):

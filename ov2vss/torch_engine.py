@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ov2vss.model import OV2VSS
 from ov2vss.text import TextEncoder
-from ov2vss_runtime.engines.engine import FrameFeatures
+from ov2vss_runtime.engines.engine import Arrays, Capabilities, FrameFeatures
 
 
 class TorchEngine:
@@ -25,7 +25,8 @@ class TorchEngine:
 
     def __init__(self, model: OV2VSS, size: tuple[int, int], text_encoder: TextEncoder) -> None:
         self.model, self.size, self.text_encoder = model.eval(), size, text_encoder
-        self.references = model.config.references
+        config = model.config
+        self.can = Capabilities(distant=config.rfe, warmup=config.references if config.stcf else 0)
         self.parameter = next(model.parameters())
 
     def _tensor(self, array: npt.NDArray[Any]) -> Tensor:
@@ -45,14 +46,7 @@ class TorchEngine:
 
     @torch.inference_mode()
     def step(self, features: FrameFeatures, context: Any, state: Any) -> tuple[Tensor, Tensor | None]:
-        frame, model = features.payload, self.model
-        if not model.config.stcf:
-            return model.guidance(model.fuse(frame, None), context, frame.position), None
-        if state is None:
-            shape = (1, self.references, *frame.tokens.shape[1:])
-            state = torch.zeros(shape, dtype=frame.tokens.dtype, device=frame.tokens.device)
-        guidance = model.guidance(model.fuse(frame, state[:, -1]), context, frame.position)
-        return guidance, model.stcf.advance(frame.tokens, state, frame.lattice)
+        return self.model.step(features.payload, context, state)
 
     @torch.inference_mode()
     def decode(
@@ -63,6 +57,15 @@ class TorchEngine:
         text = self._tensor(embeddings).to(self.parameter.dtype)
         return model.decode(guidance, dense, memory, text)[0].cpu().numpy()
 
+    def labels(self, features: FrameFeatures, guidance: Any, embeddings: Any, size: tuple[int, int]) -> Any:
+        raise NotImplementedError("can.device_labels is false")
+
+    def to_host(self, value: Tensor | None) -> Arrays:
+        return {} if value is None else {"tensor": value.float().cpu().numpy()}
+
+    def from_host(self, arrays: Arrays) -> Tensor | None:
+        return self._tensor(arrays["tensor"]).to(self.parameter.dtype) if arrays else None
+
     def encode_text(self, texts: list[str]) -> npt.NDArray[np.float32]:
         return self.text_encoder.encode(texts).numpy()
 
@@ -70,8 +73,14 @@ class TorchEngine:
 class PerFrameEngine(TorchEngine):
     """The per-frame baseline of the same weights: every reference and the distant frame are frame t itself."""
 
+    def __init__(self, model: OV2VSS, size: tuple[int, int], text_encoder: TextEncoder) -> None:
+        super().__init__(model, size, text_encoder)
+        self.can = Capabilities(distant=False, warmup=0)
+
     @torch.inference_mode()
     def step(self, features: FrameFeatures, context: Any, state: Any) -> tuple[Tensor, None]:
-        frame, model = features.payload, self.model
-        past = model.stcf.chain([frame.tokens] * self.references, frame.lattice) if model.config.stcf else None
-        return model.guidance(model.fuse(frame, past), features.context, frame.position), None
+        frame, model, n = features.payload, self.model, self.model.config.references
+        past = None
+        if model.config.stcf:
+            past = model.stcf.chain([frame.tokens] * n, frame.lattice)[:, None].expand(-1, n, -1, -1, -1)
+        return model.step(frame, features.context, past)[0], None

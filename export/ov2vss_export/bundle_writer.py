@@ -47,6 +47,7 @@ from ov2vss_runtime.bundle.bundle import (
     VariantInfo,
     VocabularyInfo,
     file_sha256,
+    vocabulary_key,
 )
 from ov2vss_runtime.bundle.text import class_embeddings
 from ov2vss_runtime.bundle.vocabulary import Vocabulary
@@ -301,7 +302,6 @@ class _Export:
                 output="state_out",
                 shape=[int(d) for d in state.shape],
                 dtype=state.dtype,
-                start="zeros",
                 warmup=config.references,
             ),
             references=config.references,
@@ -313,22 +313,23 @@ class _Export:
                 "than 2",
                 mean=list(config.mean),
                 std=list(config.std),
-                normalised_in="graph",
             ),
-            postprocess={
-                "argmax": "runtime, after bilinear upsampling of the logits to the video's size (half-pixel centres)",
-                "labels_in_memory": "index into names; unknown 255 (65535 above 254 classes)",
-                "labels_on_disk": "index + 1; unknown 0",
-            },
             tokenizer=file(TOKENIZER),
             vocabulary=VocabularyInfo(
                 entries=[list(e) for e in request.vocabulary.entries],
                 templates=list(config.prompts),
                 embed_dim=config.embed_dim,
+                key=self._key("fp32"),
             ),
             vocabulary_cache=file(CACHE),
             parity=file(PARITY),
         )
+
+    def _key(self, variant: str) -> str:
+        """Name of the default words' embeddings in the cache."""
+        text = self.variants[variant].graphs["text"].sha256
+        prompts = self.request.checkpoint.run.train.model.prompts
+        return vocabulary_key(self.request.vocabulary, prompts, text, file_sha256(self.folder / TOKENIZER))
 
     # -- words -----------------------------------------------------------------------------------------------------
 

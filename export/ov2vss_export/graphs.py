@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ov2vss.model import OV2VSS
+from ov2vss.model import OV2VSS, StepFeatures
 from ov2vss.model.config import STRIDES
 from ov2vss.model.cost_volume import cosine_volume
 from ov2vss.model.pooling import resize_average
@@ -63,7 +63,7 @@ class BackboneGraph(nn.Module):
 
 
 class StepGraph(nn.Module):
-    """STCF, random-frame enhancement and the class-independent share of the decoder."""
+    """:meth:`OV2VSS.step` of one frame."""
 
     def __init__(self, model: OV2VSS, lattice: tuple[int, int]) -> None:
         super().__init__()
@@ -79,10 +79,9 @@ class StepGraph(nn.Module):
         position: Tensor,
         state_in: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        model, state = self.model, state_in[None]
-        o_t = model.stcf.fuse([feat_s8, feat_s16, feat_s32], state[:, -1])
-        guidance = model.guidance(o_t, context[None], position[None])
-        return guidance[0], model.stcf.advance(tokens[None], state, self.lattice)[0]
+        target = StepFeatures([feat_s8, feat_s16, feat_s32], tokens[None], position[None], self.lattice)
+        guidance, state = self.model.step(target, context[None], state_in[None])
+        return guidance[0], state[0]
 
 
 class DecoderGraph(nn.Module):

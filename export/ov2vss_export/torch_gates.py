@@ -8,7 +8,7 @@ warm-ups: frames 0 .. n*gap and on, across a change of the distant frame and a r
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from tqdm import tqdm
 
 from ov2vss.data.clips import clip_indices
 from ov2vss.data.shapes import CLIP_FRAMES, ShapesVideos
@@ -25,9 +24,9 @@ from ov2vss.errors import OV2VSSError
 from ov2vss.model import OV2VSS, FrameFeatures
 from ov2vss.model.stcf import upsample
 from ov2vss_export.graphs import GraphSpec
-from ov2vss_runtime.bundle.bundle import DECODER_PARTS, GraphInfo, Manifest
+from ov2vss_runtime.bundle.bundle import DECODER_PARTS, GRAPHS, GraphInfo, Manifest
 from ov2vss_runtime.bundle.text import class_embeddings
-from ov2vss_runtime.bundle.verify import BOUNDS, DISTANT_AT, RESET_AT, Gate, sample, stream_maker
+from ov2vss_runtime.bundle.verify import BOUNDS, RESET_AT, Gate, rolled_logits, sample, stream_maker
 from ov2vss_runtime.engines.onnxruntime import OrtEngine
 from ov2vss_runtime.stream.label_map import label_map
 from ov2vss_runtime.stream.preprocess import resize_frame
@@ -59,15 +58,16 @@ class GraphReference:
 def graph_reference(specs: list[GraphSpec], frame: npt.NDArray[np.uint8]) -> GraphReference:
     """Each graph fed with what torch computed before it, so that an error is charged to the right graph."""
     by_name = {spec.name: spec for spec in specs}
-    values: dict[str, torch.Tensor] = {"frame": torch.from_numpy(frame)[None]}
+    values = dict.fromkeys(by_name["backbone"].inputs, torch.from_numpy(frame)[None])
     generator = torch.Generator().manual_seed(1)
     feeds, results = {}, {}
-    for name in ("backbone", "stcf_step", "decoder", *(part for part in DECODER_PARTS if part in by_name)):
+    for name in (name for name in (*GRAPHS[1:], *DECODER_PARTS) if name in by_name):
         spec = by_name[name]
         feed = {k: values.get(k, v) for k, v in spec.inputs.items()}
         if name == "stcf_step":
             # A state of the size that LayerNorm gives it; zeros would hide an error.
-            feed["state_in"] = torch.randn(feed["state_in"].shape, generator=generator)
+            for state in (k for k in feed if k not in values):
+                feed[state] = torch.randn(feed[state].shape, generator=generator)
         outputs = run_module(spec, feed)
         values |= outputs
         feeds[name] = {k: v.numpy() for k, v in feed.items()}
@@ -125,7 +125,7 @@ def gate_text(engine: OrtEngine, encoder: Any, prompts: list[str], exact: bool) 
 class ClipReference:
     """The torch model in clip mode over a growing list of frames; earlier frames enter by their tokens alone.
 
-    It has the methods of a stream that :func:`ov2vss_runtime.bundle.verify.sampled_rollout` uses.
+    It has the methods of a stream that a roll-out uses (:class:`ov2vss_runtime.bundle.verify.Rolled`).
     """
 
     def __init__(self, model: OV2VSS, gap: int, text: npt.NDArray[np.float32]) -> None:
@@ -140,7 +140,7 @@ class ClipReference:
     def encode(self, frame: npt.NDArray[np.uint8]) -> FrameFeatures:
         return self.model.encode(torch.from_numpy(frame).permute(2, 0, 1)[None])
 
-    def set_distant(self, frame: npt.NDArray[np.uint8]) -> None:
+    def set_last(self, frame: npt.NDArray[np.uint8]) -> None:
         self.distant = self.encode(frame)
 
     @torch.no_grad()
@@ -158,18 +158,7 @@ def clip_rollout(
     model: OV2VSS, gap: int, embeddings: npt.NDArray[np.float32], frames: Sequence[npt.NDArray[np.uint8]]
 ) -> list[npt.NDArray[np.float32]]:
     """Logits ``[N, H/8, W/8]`` of every frame in clip mode; the distant frame changes once, the past ends once."""
-    return list(_rolled(ClipReference(model, gap, embeddings), frames, "torch"))
-
-
-def _rolled(
-    stream: ClipReference | Stream, frames: Sequence[npt.NDArray[np.uint8]], what: str
-) -> Iterator[npt.NDArray[np.float32]]:
-    for index, frame in enumerate(tqdm(frames, desc=f"verify: {what}", unit="frame", disable=None, leave=False)):
-        if index == RESET_AT:
-            stream.reset()
-        if index in (0, DISTANT_AT, RESET_AT):
-            stream.set_distant(frames[DISTANT_AT // 2] if index == DISTANT_AT else frames[-1])
-        yield stream.logits(frame)
+    return list(rolled_logits(ClipReference(model, gap, embeddings), frames, "torch"))
 
 
 @dataclass(frozen=True)
@@ -190,7 +179,7 @@ def rollout(
     """Stream ``frames`` (RGB, the model's size) and compare with :func:`clip_rollout` of the same frames."""
     stream = make_stream()
     agreement, clear, error = [], [], 0.0
-    for frame, have, want in zip(frames, _rolled(stream, frames, "exported"), trained, strict=True):
+    for frame, have, want in zip(frames, rolled_logits(stream, frames, "exported"), trained, strict=True):
         scale = max(float(np.abs(want).max()), 1e-12)
         error = max(error, float(np.abs(want - have).max()) / scale)
         full = upsample(torch.from_numpy(want)[None], frame.shape[:2])[0]

@@ -73,7 +73,7 @@ def predict_with(make_stream: Callable[[], Stream], strict: bool = False) -> Pre
         length = videos.length(video)
         for index in reversed(range(length)):
             if (frame := _read(videos.frame, video, index, strict)) is not None:
-                stream.set_distant(frame, float(index))
+                stream.set_last(frame, float(index))
                 break
         for index in range(length):
             frame = _read(videos.frame, video, index, strict)

@@ -26,18 +26,34 @@ from ov2vss.model.text_refinement import TextRefinement
 
 
 @dataclass(frozen=True)
-class FrameFeatures:
-    """Everything that one frame contributes, whatever the classes and the past."""
+class StepFeatures:
+    """What the step takes of a frame.
+
+    Attributes:
+        queries: the target's queries at strides 8, 16, 32, each ``[B, C, ., .]``; without STCF the four projected
+            levels.
+        tokens: pooled projected features ``[B, 4, M, C]``.
+        position: ``[B, P, hc, wc]``.
+        lattice: size of the stride-32 grid.
+    """
+
+    queries: list[Tensor]
+    tokens: Tensor
+    position: Tensor
+    lattice: Grid
+
+
+@dataclass(frozen=True)
+class FrameFeatures(StepFeatures):
+    """Everything that one frame contributes, whatever the classes and the past.
+
+    Attributes:
+        levels: raw backbone maps ``[B, C_l, H/s, W/s]`` at strides 4, 8, 16, 32.
+        dense: F^V, unit length ``[B, D, hc, wc]``.
+    """
 
     levels: list[Tensor]
-    """Raw backbone maps ``[B, C_l, H/s, W/s]`` at strides 4, 8, 16, 32."""
-    tokens: Tensor
-    """Pooled projected features ``[B, 4, M, C]``."""
     dense: Tensor
-    """F^V, unit length ``[B, D, hc, wc]``."""
-    position: Tensor
-    """``[B, P, hc, wc]``."""
-    lattice: Grid
 
 
 class Prediction(NamedTuple):
@@ -104,7 +120,12 @@ class OV2VSS(nn.Module):
         dense = self.image_encoder(image, levels)
         shallow = self.project[0](resize_average(levels[0], dense.shape[-2:]))
         return FrameFeatures(
-            levels, self.tokens(levels), dense, self.position(shallow), (levels[-1].shape[-2], levels[-1].shape[-1])
+            self.queries(levels),
+            self.tokens(levels),
+            self.position(shallow),
+            (levels[-1].shape[-2], levels[-1].shape[-1]),
+            levels,
+            dense,
         )
 
     def tokens(self, levels: list[Tensor]) -> Tensor:
@@ -118,22 +139,43 @@ class OV2VSS(nn.Module):
         """L_r ``[B, R, C]`` of a distant frame."""
         return self.region_context(tokens, lattice)
 
-    def target_queries(self, levels: list[Tensor]) -> list[Tensor]:
-        """The target frame's queries at strides 8, 16, 32, each ``[B, C, ., .]``."""
-        return self.stcf.target_queries([p(u) for p, u in zip(self.project[1:], levels[1:], strict=True)])
+    def queries(self, levels: list[Tensor]) -> list[Tensor]:
+        """What the frame, as the target, brings to :meth:`fuse`: its queries at strides 8, 16, 32, each
+        ``[B, C, ., .]``; without STCF its projected levels, none of them finer than stride 8."""
+        if self.config.stcf:
+            return self.stcf.target_queries([p(u) for p, u in zip(self.project[1:], levels[1:], strict=True)])
+        size = levels[1].shape[-2:]
+        return [
+            p(resize_average(u, size) if s < 8 else u) for p, u, s in zip(self.project, levels, STRIDES, strict=True)
+        ]
 
     # -- once per frame, with the past ---------------------------------------------------------------------------
 
-    def fuse(self, target: FrameFeatures, past: Tensor | None) -> Tensor:
+    def step(self, target: StepFeatures, context: Tensor | None, state: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """One frame of a stream.
+
+        Args:
+            target: the frame.
+            context: ``[B, R, C]`` of its distant frame; None without random-frame enhancement.
+            state: ``[B, n, 4, M, C]`` of the frame ``gap`` earlier; None for zeros.
+
+        Returns:
+            Guidance ``[B, c', H/8, W/8]`` and the state of this frame (None without STCF).
+        """
+        if not self.config.stcf:
+            return self.guidance(self.fuse(target, None), context, target.position), None
+        if state is None:
+            tokens = target.tokens
+            state = tokens.new_zeros(tokens.shape[0], self.config.references, *tokens.shape[1:])
+        guidance = self.guidance(self.fuse(target, state[:, -1]), context, target.position)
+        return guidance, self.stcf.advance(target.tokens, state, target.lattice)
+
+    def fuse(self, target: StepFeatures, past: Tensor | None) -> Tensor:
         """O_t ``[B, C, H/8, W/8]`` from the target frame and D_{n-1} of the chain before it."""
         if self.config.stcf:
-            return self.stcf.fuse(self.target_queries(target.levels), past)
-        size = target.levels[1].shape[-2:]
-        projected = [
-            p(resize_average(u, size) if s < 8 else u)
-            for p, u, s in zip(self.project, target.levels, STRIDES, strict=True)
-        ]
-        return self.flat_fusion(torch.cat([upsample(u, size) for u in projected], dim=1))
+            return self.stcf.fuse(target.queries, past)
+        size = target.queries[1].shape[-2:]
+        return self.flat_fusion(torch.cat([upsample(u, size) for u in target.queries], dim=1))
 
     def guidance(self, o_t: Tensor, context: Tensor | None, position: Tensor) -> Tensor:
         """All of the decoder's input that no class changes, ``[B, c', H/8, W/8]``."""

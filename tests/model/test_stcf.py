@@ -121,7 +121,7 @@ def test_stream_equals_clips_at_every_frame(config, dtype: torch.dtype, bound: f
         "farthest",
         embeddings=np.zeros((3, config.embed_dim)),
     )
-    stream.set_distant(frames[-1])
+    stream.set_last(frames[-1])
     batch = torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2)
     worst = 0.0
     for t, frame in enumerate(frames):

@@ -66,7 +66,7 @@ def segment(path: Path, out: Path) -> str:
         stream = SegmenterStream(segmenter, "a; b", 3, "farthest", source, None)
         stream.limit = FRAMES
         last = source.last_frame()
-        stream.set_distant(last.rgb, last.time)
+        stream.set_last(last.rgb, last.time)
         report = run(stream, Targets(out / "out.mp4", masks=out / "masks"))
     except OV2VSSError as error:
         message = str(error)

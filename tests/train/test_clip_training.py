@@ -127,7 +127,7 @@ def test_streaming_equals_clip_mode_with_clip(small_clip: str) -> None:
     words = Vocabulary.parse("road; car; sky")
     frames = moving_frames(8)
     stream = Stream(TorchEngine(model, (96, 160), encoder), words, config.prompts, 2, "farthest")
-    stream.set_distant(frames[7], 7.0)
+    stream.set_last(frames[7], 7.0)
     text = torch.from_numpy(stream.embeddings)
     tensors = [torch.from_numpy(f).permute(2, 0, 1)[None] for f in frames]
     for t, frame in enumerate(frames):

@@ -8,7 +8,7 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from ov2vss_runtime.atomic_files import write_json
-from ov2vss_runtime.bundle.bundle import MANIFEST, Bundle, FileInfo, file_sha256
+from ov2vss_runtime.bundle.bundle import FORMAT_VERSION, MANIFEST, Bundle, FileInfo, file_sha256
 from ov2vss_runtime.bundle.text import class_embeddings
 from ov2vss_runtime.bundle.vocabulary import Vocabulary
 from ov2vss_runtime.engines.onnxruntime import OrtEngine
@@ -48,6 +48,7 @@ def add_vocabulary(folder: Path, name: str, words: Vocabulary) -> int:
     known = manifest.vocabulary.added | {name: entries}
     changed = manifest.model_copy(
         update={
+            "format_version": FORMAT_VERSION,
             "vocabulary": manifest.vocabulary.model_copy(update={"added": known}),
             "vocabulary_cache": FileInfo(file=new.name, sha256=digest),
         }

@@ -23,11 +23,15 @@ from safetensors.numpy import load as load_safetensors
 from ov2vss_runtime.bundle.vocabulary import Vocabulary
 from ov2vss_runtime.errors import BundleError
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+READ_VERSIONS = (2, 3)
+"""Formats that this program loads: what format 3 added has defaults that are right for format 2."""
 MANIFEST = "manifest.json"
 MANIFEST_LIMIT = 8 * 2**20
 DEFAULT_BUNDLE = "street-lite"
 GRAPHS = ("text", "backbone", "stcf_step", "decoder")
+"""In the order in which they run. A bundle may do without the step."""
+REQUIRED_GRAPHS = ("text", "backbone", "decoder")
 DECODER_PARTS = ("text_refinement", "class_head")
 """The decoder in two parts, where a variant has them: for engines that run it in small chunks of classes, so that the
 words are refined in one piece and not chunk by chunk."""
@@ -69,7 +73,7 @@ class GraphInfo(FileInfo):
 
 
 class VariantInfo(_Record):
-    """The four graphs at one precision, as one or more engines take them.
+    """The graphs at one precision, as one or more engines take them.
 
     ``engines`` are the families that the files are made for: ``onnxruntime``, ``openvino``, ``tensorrt``. Variants may
     share files. ``verified`` is what the export measured: engine, frames, and a record for each gate.
@@ -83,21 +87,44 @@ class VariantInfo(_Record):
     @field_validator("graphs")
     @classmethod
     def _complete(cls, value: dict[str, GraphInfo]) -> dict[str, GraphInfo]:
-        missing = [name for name in GRAPHS if name not in value]
+        missing = [name for name in REQUIRED_GRAPHS if name not in value]
         if missing:
             raise ValueError(f"no graph {missing[0]}")
         return value
 
 
 class StateInfo(_Record):
-    """A carried tensor: start with zeros, then ``warmup`` runs on the first frame, each fed its own output."""
+    """The carried tensor of the step: it starts with zeros, then ``warmup`` runs on the first frame, each fed its own
+    output."""
 
     input: str
     output: str
     shape: list[int]
-    dtype: str
-    start: Literal["zeros"]
-    warmup: int
+    dtype: str = "float32"
+    warmup: int = Field(ge=0)
+    start: Literal["zeros"] = "zeros"
+
+
+class CutInfo(_Record):
+    """Where shot changes are seen: an output of the backbone ``[levels, M, C]``, one of its levels, and the distance
+    (1 - correlation) from which on neighbouring frames are of different shots.
+
+    The default was measured with street-lite on eleven videos: 0.43 at most within a shot (a fast pan), 0.80 at least
+    between frames of different videos.
+    """
+
+    output: str = "tokens"
+    level: int = Field(default=2, ge=0)
+    threshold: float = Field(default=0.6, ge=0)
+
+
+class DenseInfo(_Record):
+    """The unit features ``[D, h, w]`` that words are compared with: which output of the backbone they are, and how they
+    were made (``trained``, or the recipe of a training-free bundle with its constants)."""
+
+    output: str = "dense"
+    recipe: str = "trained"
+    constants: dict[str, float] = {}
 
 
 class PreprocessInfo(_Record):
@@ -105,9 +132,11 @@ class PreprocessInfo(_Record):
     size: tuple[int, int]
     """(H, W)."""
     resize: str
+    """In words; it is :func:`ov2vss_runtime.stream.preprocess.resize_frame`."""
     mean: list[float]
     std: list[float]
-    normalised_in: Literal["graph"]
+    """What the graph normalises with (0..1): to be read by people."""
+    normalised_in: Literal["graph"] = "graph"
 
 
 class VocabularyInfo(_Record):
@@ -118,27 +147,52 @@ class VocabularyInfo(_Record):
     embed_dim: int
     added: dict[str, list[list[str]]] = {}
     """Name -> entries."""
+    synonyms: Literal["average", "max"] = "average"
+    """Whether synonyms are averaged into one embedding, or each has a row and the best of them counts."""
+    key: str = ""
+    """Name of the default words' embeddings (of the fp32 text graph) in the cache."""
 
 
 class Manifest(_Record):
-    """``manifest.json``."""
+    """``manifest.json``. What has a default came with format 3 and may be missing."""
 
     format_version: int
     name: str
     created: str
     producer: dict[str, str]
     source: dict[str, Any]
+    """Checkpoint and model; ``clip`` (model, tag, sha256) where the weights are a published CLIP's."""
+    kind: Literal["trained", "training-free"] = "trained"
     variants: dict[str, VariantInfo] = Field(min_length=1)
-    state: StateInfo
+    state: StateInfo | None = None
+    distant: list[str] = ["context"]
+    """Inputs of the step that are taken from the distant frame; those that the backbone does not give do not count."""
     references: int = Field(ge=1)
     gap: int = Field(ge=1)
     preprocess: PreprocessInfo
-    postprocess: dict[str, str]
+    dense: DenseInfo = DenseInfo()
+    cut: CutInfo | None = CutInfo()
+    temperature: float | None = None
+    """What the decoder graph multiplies cosines with, where it does no more; recorded."""
+    class_offset: float = 0.0
+    """Added to the logits of classes that were seen in training (``source.trained_classes``)."""
+    unknown_below: float = Field(default=0.0, ge=0, le=1)
+    """Confidence below which a pixel is better called unknown: used where ``unknown`` pixels are asked for without a
+    number."""
+    temporal: dict[str, Any] = {}
+    """Propagation between frames: method, share, gates, size of the flow, measured gain. Empty: as the runtime does."""
+    store: Literal["fp32", "fp16"] = "fp32"
+    """How the constants of fp32 graphs are stored."""
     tokenizer: FileInfo
     vocabulary: VocabularyInfo
     vocabulary_cache: FileInfo
     parity: FileInfo
     """What the trained model said, sampled: for ``ov2vss-export --verify-only``."""
+
+    @property
+    def memory(self) -> int:
+        """Frames before a frame that it depends on, beside the distant one."""
+        return self.references * self.gap if self.state is not None else 0
 
 
 def vocabulary_key(vocabulary: Vocabulary, templates: Sequence[str], text_sha256: str, tokenizer_sha256: str) -> str:
@@ -260,9 +314,9 @@ def read_manifest(folder: Path) -> Manifest:
     except (OSError, ValueError, RecursionError) as error:
         raise BundleError(f"{path} cannot be read ({type(error).__name__})", "export the bundle again") from None
     found = data.get("format_version") if isinstance(data, dict) else None
-    if found != FORMAT_VERSION:
+    if found not in READ_VERSIONS:
         raise BundleError(
-            f"{path} has format version {found!r}, this program reads {FORMAT_VERSION}",
+            f"{path} has format version {found!r}, this program reads {' and '.join(map(str, READ_VERSIONS))}",
             "export the bundle with the same release of ov2vss",
         )
     try:

@@ -8,9 +8,9 @@ roll-out with carried state over generated frames.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,9 +18,10 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_safetensors
 from tqdm import tqdm
 
-from ov2vss_runtime.bundle.bundle import Bundle, Manifest
+from ov2vss_runtime.bundle.bundle import GRAPHS, Bundle, Manifest
 from ov2vss_runtime.bundle.vocabulary import Vocabulary
 from ov2vss_runtime.engines.bundle_engine import BundleEngine
+from ov2vss_runtime.engines.wiring import Wiring
 from ov2vss_runtime.errors import BundleError
 from ov2vss_runtime.stream.stream import Stream
 
@@ -135,22 +136,28 @@ def graph_inputs(manifest: Manifest, scales: dict[str, float], encode: Callable[
         scales: root mean square of ``<graph>.<input>``.
         encode: texts to the text graph's feed.
     """
-    graphs = manifest.variants["fp32"].graphs
+    wiring, graphs = Wiring.of(manifest, "fp32"), manifest.variants["fp32"].graphs
     feeds = {
         "text": encode(list(PROMPTS)),
-        "backbone": {"frame": synthetic_frames(manifest.preprocess.size, 1)[0][None]},
+        "backbone": {wiring.frame: synthetic_frames(manifest.preprocess.size, 1)[0][None]},
     }
-    for graph in ("stcf_step", "decoder"):
+    unit = {manifest.dense.output: 0, wiring.words: 1}
+    for graph in graphs_of(graphs)[2:]:
         feed = {}
         for number, info in enumerate(graphs[graph].inputs):
-            shape = [CLASSES if d == "N" else int(d) for d in info.shape]
+            shape = [d if isinstance(d, int) else CLASSES for d in info.shape]
             values = np.random.RandomState(number).standard_normal(shape) * scales[f"{graph}.{info.name}"]
-            axis = {"dense": 0, "class_embeddings": 1}.get(info.name)
-            if axis is not None:
+            if (axis := unit.get(info.name)) is not None:
                 values /= np.linalg.norm(values, axis=axis, keepdims=True)
-            feed[info.name] = values.astype(np.float32)
+            feed[info.name] = values.astype(info.dtype)
         feeds[graph] = feed
     return feeds
+
+
+def graphs_of(graphs: Iterable[str]) -> list[str]:
+    """The graphs that a bundle has, of :data:`ov2vss_runtime.bundle.bundle.GRAPHS`, as they run one after the other."""
+    there = set(graphs)
+    return [graph for graph in GRAPHS if graph in there]
 
 
 def sample(values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
@@ -170,20 +177,35 @@ def run_graphs(engine: Any, feeds: dict[str, dict]) -> dict[str, npt.NDArray[np.
     return found
 
 
-def sampled_rollout(
-    make_stream: Callable[[], Any], frames: Sequence[npt.NDArray[np.uint8]], progress: bool = False
-) -> npt.NDArray[np.float32]:
-    """Logits ``[T, N, P]`` at :data:`CELLS` positions of every :data:`EVERY`-th frame.
+class Rolled(Protocol):
+    """What a roll-out needs of a stream: :class:`ov2vss_runtime.stream.stream.Stream` has it."""
 
-    ``make_stream()`` gives an object with ``set_distant``, ``logits`` and ``reset``.
-    """
-    stream, kept = make_stream(), []
-    for index, frame in enumerate(tqdm(frames, desc="verify", unit="frame", disable=None if progress else True)):
+    def reset(self) -> None: ...
+
+    def set_last(self, frame: npt.NDArray[np.uint8]) -> None: ...
+
+    def logits(self, frame: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]: ...
+
+
+def rolled_logits(
+    stream: Rolled, frames: Sequence[npt.NDArray[np.uint8]], what: str = "", progress: bool = True
+) -> Iterator[npt.NDArray[np.float32]]:
+    """Logits ``[N, h, w]`` of every frame of a roll-out: the distant frame changes once, the past ends once."""
+    shown = None if progress else True
+    for index, frame in enumerate(tqdm(frames, f"verify {what}".strip(), unit="frame", disable=shown, leave=False)):
         if index == RESET_AT:
             stream.reset()
         if index in (0, DISTANT_AT, RESET_AT):
-            stream.set_distant(frames[DISTANT_AT // 2] if index == DISTANT_AT else frames[-1])
-        logits = np.asarray(stream.logits(frame))
+            stream.set_last(frames[DISTANT_AT // 2] if index == DISTANT_AT else frames[-1])
+        yield np.asarray(stream.logits(frame))
+
+
+def sampled_rollout(
+    make_stream: Callable[[], Rolled], frames: Sequence[npt.NDArray[np.uint8]], progress: bool = False
+) -> npt.NDArray[np.float32]:
+    """Logits ``[T, N, P]`` at :data:`CELLS` positions of every :data:`EVERY`-th frame."""
+    kept = []
+    for index, logits in enumerate(rolled_logits(make_stream(), frames, progress=progress)):
         if index % EVERY == 0:
             flat = logits.reshape(len(logits), -1)
             kept.append(flat[:, np.random.RandomState(index).choice(flat.shape[1], min(CELLS, flat.shape[1]), False)])
@@ -234,7 +256,7 @@ def gate_stored(parity: Parity, engine: BundleEngine, found: dict[str, npt.NDArr
     """Each graph alone against what was exported (for fp32: against torch), the worst output of each."""
     expected, trained, gates = parity.expected[engine.variant], parity.expected["fp32"], []
     graphs = engine.bundle.manifest.variants[engine.variant].graphs
-    for graph in ("text", "backbone", "stcf_step", "decoder"):
+    for graph in graphs_of(graphs):
         weights = graphs[graph].weights
         # A text graph with int8 weights computes in float32: it is held to what was exported like any other.
         against_torch = weights == "int8" and graph != "text" and not engine.rounds_as_exported

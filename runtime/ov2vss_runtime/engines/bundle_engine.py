@@ -1,4 +1,4 @@
-"""What engines over a bundle share: its sizes, its tokenizer, and where caches go."""
+"""What engines over a bundle share: its sizes, how its graphs are wired, its tokenizer, and where caches go."""
 
 from __future__ import annotations
 
@@ -13,14 +13,13 @@ import numpy.typing as npt
 from tokenizers import Tokenizer
 
 from ov2vss_runtime.bundle.bundle import Bundle
-from ov2vss_runtime.engines.engine import FrameFeatures
+from ov2vss_runtime.engines.engine import Arrays, Capabilities, CutFeature, FrameFeatures
+from ov2vss_runtime.engines.wiring import Wiring
 from ov2vss_runtime.errors import BundleError
 from ov2vss_runtime.processors import available_threads
 
 TEXTS = 20_000
 """Texts whose embeddings an engine remembers: words that come back are not encoded again."""
-STEP_INPUTS = ("feat_s8", "feat_s16", "feat_s32", "tokens", "position")
-DECODER_INPUTS = ("dense", "text_memory")
 
 
 def cache_folder(engine: str) -> Path:
@@ -32,8 +31,8 @@ def cache_folder(engine: str) -> Path:
 class BundleEngine:
     """Base of the engines. Stateless and thread-safe: one engine serves many streams.
 
-    A subclass has :meth:`run_graph`, :meth:`_run` and the other methods of
-    :class:`ov2vss_runtime.engines.engine.Engine`.
+    A subclass has :meth:`upload`, :meth:`download`, :meth:`_run` and :meth:`decode`. Contexts, guidance and states are
+    dictionaries of the engine's own arrays by their names in the bundle; without any they are empty.
 
     Args:
         bundle: a checked bundle.
@@ -50,28 +49,84 @@ class BundleEngine:
         self.precision = precision or bundle.manifest.variants[variant].precision
         self.threads = threads or available_threads()
         manifest = bundle.manifest
-        self.size = tuple(manifest.preprocess.size)
-        self.references = manifest.references
+        self.size: tuple[int, int] = manifest.preprocess.size
+        self.wiring = wiring = Wiring.of(manifest, variant)
+        cut, dense = manifest.cut, manifest.dense.output
+        self.can = Capabilities(
+            distant=bool(wiring.distant),
+            warmup=manifest.state.warmup if manifest.state is not None else 0,
+            cut=CutFeature(cut.output, cut.level, cut.threshold) if cut and cut.output in wiring.features else None,
+            dense=dense if dense in wiring.features else None,
+            identity=f"{type(self).__name__} {self.precision} "
+            + " ".join(info.sha256[:16] for _, info in sorted(manifest.variants[variant].graphs.items())),
+        )
         self._tokenizer: Tokenizer | None = None
         self._texts: OrderedDict[str, npt.NDArray[np.float32]] = OrderedDict()
         self._text_lock = threading.Lock()
 
-    def run_graph(self, graph: str, feed: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
-        """One graph on numpy inputs, all its outputs by name."""
+    # -- what a subclass has ---------------------------------------------------------------------------------------
+
+    def upload(self, array: npt.NDArray[Any]) -> Any:
+        """A numpy array as one of the engine's own; it may share the memory."""
+        raise NotImplementedError
+
+    def download(self, value: Any) -> npt.NDArray[Any]:
+        """Inverse of :meth:`upload`."""
         raise NotImplementedError
 
     def _run(self, graph: str, feed: dict[str, Any]) -> dict[str, Any]:
         """One graph from the engine's own arrays to new ones of the same kind."""
         raise NotImplementedError
 
-    def step(self, features: FrameFeatures, context: Any, state: Any) -> tuple[Any, Any]:
-        feed = {name: features.payload[name] for name in STEP_INPUTS} | {"context": context, "state_in": state}
-        outputs = self._run("stcf_step", feed)
-        return outputs["guidance"], outputs["state_out"]
+    def decode(
+        self, features: FrameFeatures, guidance: Any, embeddings: npt.NDArray[np.float32]
+    ) -> npt.NDArray[np.float32]:
+        """Logits ``[N, h, w]`` for class embeddings ``[N, D]``."""
+        raise NotImplementedError
+
+    def labels(
+        self, features: FrameFeatures, guidance: Any, embeddings: npt.NDArray[np.float32], size: tuple[int, int]
+    ) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
+        """The label map, of engines that make it where the logits are (``can.device_labels``)."""
+        raise NotImplementedError
+
+    # -- Engine ----------------------------------------------------------------------------------------------------
+
+    def run_graph(self, graph: str, feed: Arrays) -> Arrays:
+        """One graph on numpy inputs, all its outputs by name."""
+        outputs = self._run(graph, {k: self.upload(np.ascontiguousarray(v)) for k, v in feed.items()})
+        return {name: self.download(value) for name, value in outputs.items()}
+
+    def backbone(self, frame: npt.NDArray[np.uint8]) -> FrameFeatures:
+        payload = self._run("backbone", {self.wiring.frame: self.upload(frame[None])})
+        return FrameFeatures({name: payload[name] for name in self.wiring.distant}, payload)
+
+    def initial_state(self) -> dict[str, Any]:
+        state = self.bundle.manifest.state
+        return {} if state is None else {state.input: self.upload(np.zeros(state.shape, state.dtype))}
+
+    def step(self, features: FrameFeatures, context: Any, state: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        wiring = self.wiring
+        if wiring.step is None:
+            return {}, {}
+        outputs = self._run("stcf_step", {name: features.payload[name] for name in wiring.step} | context | state)
+        if wiring.state is None:
+            return outputs, {}
+        carried = outputs.pop(wiring.state[1])
+        return outputs, {wiring.state[0]: carried}
 
     def feature(self, features: FrameFeatures, name: str) -> npt.NDArray[np.float32]:
-        """``tokens`` or ``dense`` of a frame as a numpy array, valid until the next frame."""
-        raise NotImplementedError
+        return self.download(features.payload[name])
+
+    def to_host(self, value: dict[str, Any]) -> Arrays:
+        return {name: np.array(self.download(array)) for name, array in value.items()}
+
+    def from_host(self, arrays: Arrays) -> dict[str, Any]:
+        return {name: self.upload(np.array(array)) for name, array in arrays.items()}
+
+    def given(self, names: tuple[str, ...], features: FrameFeatures, guidance: dict[str, Any]) -> dict[str, Any]:
+        """Tensors by name: what the step gave, or else the backbone."""
+        return {name: guidance[name] if name in guidance else features.payload[name] for name in names}
 
     def encode_text(self, texts: list[str]) -> npt.NDArray[np.float32]:
         """Unit embeddings ``[len(texts), D]``; the last :data:`TEXTS` texts are remembered."""
@@ -89,7 +144,7 @@ class BundleEngine:
 
     def encode_new(self, texts: list[str]) -> npt.NDArray[np.float32]:
         """Run the text graph."""
-        return self.run_graph("text", self.text_feed(texts))["embeddings"]
+        return self.run_graph("text", self.text_feed(texts))[self.wiring.embeddings]
 
     def text_feed(self, texts: list[str]) -> dict[str, npt.NDArray[np.int64]]:
         """Inputs of the text graph, padded to the longest text."""
@@ -100,9 +155,7 @@ class BundleEngine:
             except Exception as error:
                 raise BundleError(f"{path} is not a tokenizer ({error})", "export the bundle again") from None
         encodings = self._tokenizer.encode_batch(texts)
-        feed = {
-            "tokens": np.array([e.ids for e in encodings], np.int64),
-            "attention_mask": np.array([e.attention_mask for e in encodings], np.int64),
-        }
-        wanted = {t.name for t in self.bundle.manifest.variants[self.variant].graphs["text"].inputs}
-        return {k: v for k, v in feed.items() if k in wanted}
+        feed = {self.wiring.tokens: np.array([e.ids for e in encodings], np.int64)}
+        if self.wiring.mask is not None:
+            feed[self.wiring.mask] = np.array([e.attention_mask for e in encodings], np.int64)
+        return feed

@@ -9,6 +9,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import replace as replace_field
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ov2vss_runtime.bundle.bundle import DECODER_PARTS, Bundle
-from ov2vss_runtime.engines.bundle_engine import DECODER_INPUTS, BundleEngine, cache_folder
+from ov2vss_runtime.engines.bundle_engine import BundleEngine, cache_folder
 from ov2vss_runtime.engines.engine import FrameFeatures
-from ov2vss_runtime.engines.plans import PROFILES, import_tensorrt, local_capability
+from ov2vss_runtime.engines.plans import axis_sizes, import_tensorrt, local_capability
 from ov2vss_runtime.errors import BackendError, BundleError
 
 PROVIDERS = {
@@ -97,8 +98,8 @@ class OrtEngine(BundleEngine):
         self.rounds_as_exported = provider == "cpu"
         self._disabled = CRASHES if provider == "cpu" and self.precision == "fp16" else None
         self._device = "cpu" if provider == "cpu" else "cuda"
-        # On a GPU the label map is made there too.
-        self.labels = self.device_labels if self._device != "cpu" else None
+        # On a GPU the label map is made there too; on a processor the kernel is faster.
+        self.can = replace_field(self.can, device_labels=self._device != "cpu")
         self._blank: dict[tuple[int, int], tuple[Any, Any]] = {}
         self._words: OrderedDict[int, tuple[npt.NDArray[np.float32], list[tuple[slice, Any]]]] = OrderedDict()
         self._sessions: dict[str, Any] = {}
@@ -106,9 +107,9 @@ class OrtEngine(BundleEngine):
         # Graphs of several streams at once would fight for the same cores: one runs at a time, on all of them.
         self._turn = threading.Lock()
         self._chunk: int | None = None
-        graphs = bundle.manifest.variants[variant].graphs
-        self._parts = provider == "cpu" and all(name in graphs for name in DECODER_PARTS)
-        for graph in ("backbone", "stcf_step", *(DECODER_PARTS if self._parts else ("decoder",))):
+        self._parts = provider == "cpu" and self.wiring.refinement is not None
+        step = () if self.wiring.step is None else ("stcf_step",)
+        for graph in ("backbone", *step, *(DECODER_PARTS if self._parts else ("decoder",))):
             self._session(graph)
 
     def _session(self, graph: str) -> Any:
@@ -191,25 +192,14 @@ class OrtEngine(BundleEngine):
             session.run_with_iobinding(binding)
         return dict(zip(names, binding.get_outputs(), strict=True))
 
-    def value(self, array: npt.NDArray[Any]) -> Any:
+    def upload(self, array: npt.NDArray[Any]) -> Any:
         """An OrtValue on the device; on the processor it shares the array's memory."""
         return self._ort.OrtValue.ortvalue_from_numpy(array, self._device, 0)
 
-    def run_graph(self, graph: str, feed: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
-        values = self._run(graph, {k: self.value(np.ascontiguousarray(v)) for k, v in feed.items()})
-        return {name: value.numpy() for name, value in values.items()}
+    def download(self, value: Any) -> npt.NDArray[Any]:
+        return value.numpy()
 
-    def backbone(self, frame: npt.NDArray[np.uint8]) -> FrameFeatures:
-        payload = self._run("backbone", {"frame": self.value(frame[None])})
-        return FrameFeatures(payload.pop("context"), payload)
-
-    def feature(self, features: FrameFeatures, name: str) -> npt.NDArray[np.float32]:
-        return features.payload[name].numpy()
-
-    def initial_state(self) -> Any:
-        return self.value(np.zeros(self.bundle.manifest.state.shape, np.float32))
-
-    def device_labels(
+    def labels(
         self, features: FrameFeatures, guidance: Any, embeddings: npt.NDArray[np.float32], size: tuple[int, int]
     ) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
         """The label map ``[H, W]`` made on the device, chunk by chunk with a running argmax; nothing but it comes down.
@@ -218,18 +208,18 @@ class OrtEngine(BundleEngine):
         """
         if size not in self._blank:
             nothing = np.full(size, -np.inf, np.float32)
-            self._blank[size] = (self.value(nothing), self.value(np.zeros(size, np.int32)))
+            self._blank[size] = (self.upload(nothing), self.upload(np.zeros(size, np.int32)))
         best, labels = self._blank[size]
         decoder, merge = self._session("decoder"), self._session("label_map")
+        shared = self.given(self.wiring.decoder, features, guidance)
         bytes_only = len(embeddings) <= 254
         parts = self._uploaded(embeddings)
         for number, (part, words) in enumerate(parts):
             binding = decoder.io_binding()
-            binding.bind_ortvalue_input("guidance", guidance)
-            for name in DECODER_INPUTS:
-                binding.bind_ortvalue_input(name, features.payload[name])
-            binding.bind_ortvalue_input("class_embeddings", words)
-            binding.bind_output("logits", self._device, 0)
+            for name, value in shared.items():
+                binding.bind_ortvalue_input(name, value)
+            binding.bind_ortvalue_input(self.wiring.words, words)
+            binding.bind_output(self.wiring.logits, self._device, 0)
             decoder.run_with_iobinding(binding)
             logits = binding.get_outputs()[0]
             binding = merge.io_binding()
@@ -254,7 +244,7 @@ class OrtEngine(BundleEngine):
             held = self._words.get(id(embeddings))
             if held is None or held[0] is not embeddings:
                 parts = chunks(len(embeddings), DEVICE_CHUNK)
-                held = (embeddings, [(part, self.value(np.ascontiguousarray(embeddings[part]))) for part in parts])
+                held = (embeddings, [(part, self.upload(np.ascontiguousarray(embeddings[part]))) for part in parts])
                 self._words[id(embeddings)] = held
             self._words.move_to_end(id(embeddings))
             while len(self._words) > WORD_LISTS:
@@ -282,26 +272,27 @@ class OrtEngine(BundleEngine):
     def _decode(
         self, features: FrameFeatures, guidance: Any, embeddings: npt.NDArray[np.float32], chunk: int
     ) -> npt.NDArray[np.float32]:
-        rows, columns = guidance.shape()[1:]
-        shared = {"guidance": guidance} | {name: features.payload[name] for name in DECODER_INPUTS}
-        graph, words = "decoder", "class_embeddings"
-        if self._parts:
-            graph, words = "class_head", "refined_embeddings"
-            memory = {"text_memory": shared.pop("text_memory")}
+        wiring = self.wiring
+        graph, words, names = "decoder", wiring.words, wiring.decoder
+        if self._parts and wiring.refinement is not None:
+            memory = self.given(wiring.refinement[0], features, guidance)
+            graph, words, names = DECODER_PARTS[1], wiring.refinement[1], wiring.head
             refined = [
-                self._run("text_refinement", memory | {"class_embeddings": self.value(embeddings[part])})[words].numpy()
+                self._run(DECODER_PARTS[0], memory | {wiring.words: self.upload(embeddings[part])})[words].numpy()
                 for part in chunks(len(embeddings), REFINED)
             ]
             embeddings = refined[0] if len(refined) == 1 else np.concatenate(refined)
+        shared = self.given(names, features, guidance)
         session = self._session(graph)
-        logits = np.empty((len(embeddings), rows, columns), np.float32)
+        output = session.get_outputs()[0].name
+        logits = np.empty((len(embeddings), *wiring.grid), np.float32)
         for rows_of in chunks(len(embeddings), chunk):
             part = logits[rows_of]
             binding = session.io_binding()
             for name, value in shared.items():
                 binding.bind_ortvalue_input(name, value)
             binding.bind_cpu_input(words, embeddings[rows_of])
-            binding.bind_output("logits", "cpu", 0, np.float32, part.shape, part.ctypes.data)
+            binding.bind_output(output, "cpu", 0, np.float32, part.shape, part.ctypes.data)
             with self._turn:
                 session.run_with_iobinding(binding)
         return logits
@@ -317,11 +308,10 @@ def chunks(count: int, size: int) -> list[slice]:
 
 def profile_options(inputs: list[Any], graph: str) -> dict[str, str]:
     """The TensorRT provider's smallest, usual and largest shapes of a graph with dynamic axes; empty without any."""
-    axes = PROFILES.get(graph, {})
-    if not axes:
+    if all(isinstance(d, int) for t in inputs for d in t.shape):
         return {}
     found = {}
     for index, name in enumerate(("min", "opt", "max")):
-        shapes = [f"{t.name}:" + "x".join(str(axes[d][index] if d in axes else d) for d in t.shape) for t in inputs]
+        shapes = [f"{t.name}:" + "x".join(str(axis_sizes(graph, t, d)[index]) for d in t.shape) for t in inputs]
         found[f"trt_profile_{name}_shapes"] = ",".join(shapes)
     return found

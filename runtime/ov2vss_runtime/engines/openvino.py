@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ov2vss_runtime.bundle.bundle import Bundle
-from ov2vss_runtime.engines.bundle_engine import DECODER_INPUTS, BundleEngine, cache_folder
+from ov2vss_runtime.engines.bundle_engine import BundleEngine, cache_folder
 from ov2vss_runtime.engines.engine import FrameFeatures
 from ov2vss_runtime.errors import BackendError, BundleError
 
@@ -70,7 +70,8 @@ class OpenVinoEngine(BundleEngine):
         self._compiled: dict[tuple[str, int], Any] = {}
         self._requests = threading.local()
         for graph in ("backbone", "stcf_step"):
-            self._graph(graph)
+            if graph in bundle.manifest.variants[variant].graphs:
+                self._graph(graph)
 
     def _graph(self, graph: str, classes: int = 0) -> Any:
         """A compiled graph; the decoder, for a number of classes."""
@@ -82,7 +83,7 @@ class OpenVinoEngine(BundleEngine):
                     model = self._core.read_model(str(path))
                     if classes:
                         width = self.bundle.manifest.vocabulary.embed_dim
-                        model.reshape({"class_embeddings": [classes, width]})
+                        model.reshape({self.wiring.words: [classes, width]})
                     self._compiled[key] = self._core.compile_model(model, "CPU", self._options)
                 except Exception as error:
                     reason = str(error).strip().splitlines()[-1][:200]
@@ -94,7 +95,7 @@ class OpenVinoEngine(BundleEngine):
     def _run(
         self, graph: str, feed: dict[str, npt.NDArray[Any]], into: dict[str, npt.NDArray[Any]] | None = None
     ) -> dict[str, npt.NDArray[Any]]:
-        classes = len(feed["class_embeddings"]) if graph == "decoder" else 0
+        classes = len(feed[self.wiring.words]) if graph == "decoder" else 0
         compiled = self._graph(graph, classes)
         requests = self._requests.__dict__
         if (graph, classes) not in requests:
@@ -121,27 +122,21 @@ class OpenVinoEngine(BundleEngine):
                 outputs[output.any_name] = request.get_tensor(output).data.copy()
         return outputs
 
-    def run_graph(self, graph: str, feed: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
-        return self._run(graph, {k: np.ascontiguousarray(v) for k, v in feed.items()})
+    def upload(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        return array
 
-    def backbone(self, frame: npt.NDArray[np.uint8]) -> FrameFeatures:
-        payload = self._run("backbone", {"frame": frame[None]})
-        return FrameFeatures(payload.pop("context"), payload)
-
-    def feature(self, features: FrameFeatures, name: str) -> npt.NDArray[np.float32]:
-        return features.payload[name]
-
-    def initial_state(self) -> Any:
-        return np.zeros(self.bundle.manifest.state.shape, np.float32)
+    def download(self, value: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        return value
 
     def decode(
         self, features: FrameFeatures, guidance: Any, embeddings: npt.NDArray[np.float32]
     ) -> npt.NDArray[np.float32]:
         filled, chunks = fill_up(embeddings, self._counts)
-        logits = np.empty((len(filled), *guidance.shape[1:]), np.float32)
-        shared = {"guidance": guidance} | {name: features.payload[name] for name in DECODER_INPUTS}
+        wiring = self.wiring
+        logits = np.empty((len(filled), *wiring.grid), np.float32)
+        shared = self.given(wiring.decoder, features, guidance)
         for part in chunks:
-            self._run("decoder", shared | {"class_embeddings": filled[part]}, {"logits": logits[part]})
+            self._run("decoder", shared | {wiring.words: filled[part]}, {wiring.logits: logits[part]})
         return logits[: len(embeddings)]
 
 

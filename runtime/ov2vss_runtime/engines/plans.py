@@ -17,7 +17,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ov2vss_runtime.atomic_files import write_json
-from ov2vss_runtime.bundle.bundle import GRAPHS, Bundle, file_sha256
+from ov2vss_runtime.bundle.bundle import GRAPHS, Bundle, TensorInfo, file_sha256
 from ov2vss_runtime.errors import BackendError, BundleError
 
 log = logging.getLogger("ov2vss.runtime")
@@ -30,6 +30,17 @@ PROFILES = {
     "class_head": {"N": (1, 32, 128)},
 }
 """Smallest, usual and largest size of every dynamic axis. More classes than the largest are run in chunks."""
+
+
+def axis_sizes(graph: str, tensor: TensorInfo, axis: int | str) -> tuple[int, int, int]:
+    """Smallest, usual and largest size of an axis of an input; an axis with a name of its own is that of the words, or
+    in the text graph the first is that of the prompts."""
+    if isinstance(axis, int):
+        return axis, axis, axis
+    known = PROFILES.get(graph, PROFILES["decoder"])
+    if axis in known:
+        return known[axis]
+    return list(known.values())[0 if graph != "text" or tensor.shape.index(axis) == 0 else -1]
 
 
 class PlanKey(BaseModel):
@@ -166,7 +177,7 @@ def build_plan(bundle: Bundle, variant: str, graph: str, library: Library, compu
         axes = infos[tensor.name].shape
         if any(isinstance(axis, str) for axis in axes):
             dynamic = True
-            sizes = [PROFILES[graph][a] if isinstance(a, str) else (a, a, a) for a in axes]
+            sizes = [axis_sizes(graph, infos[tensor.name], a) for a in axes]
             profile.set_shape(tensor.name, *(tuple(size[k] for size in sizes) for k in range(3)))
     if dynamic:
         config.add_optimization_profile(profile)
@@ -187,7 +198,7 @@ def ensure_plans(
     variant = bundle.variant(precision, "tensorrt")
     folder = folder or bundle.folder / "plans"
     plans = {}
-    for graph in GRAPHS:
+    for graph in (g for g in GRAPHS if g in bundle.manifest.variants[variant].graphs):
         key = plan_key(bundle, variant, graph, library, compute)
         path = stored_plan(folder, key)
         if path is None:

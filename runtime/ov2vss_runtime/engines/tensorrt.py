@@ -16,9 +16,9 @@ import numpy.typing as npt
 
 from ov2vss_runtime.bundle.bundle import Bundle
 from ov2vss_runtime.engines import plans
-from ov2vss_runtime.engines.bundle_engine import DECODER_INPUTS, BundleEngine, cache_folder
+from ov2vss_runtime.engines.bundle_engine import BundleEngine, cache_folder
 from ov2vss_runtime.engines.cuda import Cuda, DeviceArray, Pool, host_array
-from ov2vss_runtime.engines.engine import FrameFeatures
+from ov2vss_runtime.engines.engine import Arrays, FrameFeatures
 from ov2vss_runtime.errors import BackendError
 
 STATIC = ("backbone", "stcf_step")
@@ -74,7 +74,7 @@ class TensorRtEngine(BundleEngine):
 
     # -- one graph -------------------------------------------------------------------------------------------------
 
-    def _upload(self, array: npt.NDArray[Any]) -> DeviceArray:
+    def upload(self, array: npt.NDArray[Any]) -> DeviceArray:
         staged = host_array(self._host, array.shape, array.dtype)
         staged[...] = array
         target = DeviceArray(self._device, array.shape, array.dtype)
@@ -83,7 +83,7 @@ class TensorRtEngine(BundleEngine):
         self._cuda.synchronize()
         return target
 
-    def _download(self, array: DeviceArray) -> npt.NDArray[Any]:
+    def download(self, array: DeviceArray) -> npt.NDArray[Any]:
         target = host_array(self._host, array.shape, array.dtype)
         self._cuda.download(target.ctypes.data, array.address, array.size)
         self._cuda.synchronize()
@@ -140,48 +140,50 @@ class TensorRtEngine(BundleEngine):
 
     # -- Engine ----------------------------------------------------------------------------------------------------
 
-    def run_graph(self, graph: str, feed: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+    def run_graph(self, graph: str, feed: Arrays) -> Arrays:
         with self._lock:
-            outputs = self._run(graph, {k: self._upload(np.ascontiguousarray(v)) for k, v in feed.items()})
-            return {name: self._download(array) for name, array in outputs.items()}
+            return super().run_graph(graph, feed)
 
     def encode_new(self, texts: list[str]) -> npt.NDArray[np.float32]:
         most = plans.PROFILES["text"]["B"][2]
         parts = [self.run_graph("text", self.text_feed(texts[i : i + most])) for i in range(0, len(texts), most)]
-        return np.concatenate([part["embeddings"] for part in parts])
+        return np.concatenate([part[self.wiring.embeddings] for part in parts])
 
     def backbone(self, frame: npt.NDArray[np.uint8]) -> FrameFeatures:
         with self._lock:
-            payload = self._run("backbone", {"frame": self._upload(frame[None])})
-        return FrameFeatures(payload.pop("context"), payload)
+            return super().backbone(frame)
 
-    def initial_state(self) -> DeviceArray:
+    def initial_state(self) -> dict[str, DeviceArray]:
         state = self.bundle.manifest.state
-        zeros = DeviceArray(self._device, tuple(state.shape), state.dtype)
-        self._cuda.clear(zeros.address, zeros.size)
-        return zeros
+        if state is None:
+            return {}
+        with self._lock:  # not between the calls that another thread is recording
+            zeros = DeviceArray(self._device, tuple(state.shape), state.dtype)
+            self._cuda.clear(zeros.address, zeros.size)
+        return {state.input: zeros}
 
     def decode(
         self, features: FrameFeatures, guidance: Any, embeddings: npt.NDArray[np.float32]
     ) -> npt.NDArray[np.float32]:
-        shared = {"guidance": guidance} | {name: features.payload[name] for name in DECODER_INPUTS}
+        wiring = self.wiring
+        shared = self.given(wiring.decoder, features, guidance)
         with self._lock:
             words = self._uploaded(embeddings)
-            logits = DeviceArray(self._device, (len(embeddings), *guidance.shape[1:]), np.float32)
+            logits = DeviceArray(self._device, (len(embeddings), *wiring.grid), np.float32)
             chunk = plans.PROFILES["decoder"]["N"][1]
             for start in range(0, len(embeddings), chunk):
                 count = min(chunk, len(embeddings) - start)
-                shapes = {k: v.shape for k, v in shared.items()} | {"class_embeddings": (count, words.shape[1])}
+                shapes = {k: v.shape for k, v in shared.items()} | {wiring.words: (count, words.shape[1])}
                 addresses = {k: v.address for k, v in shared.items()}
-                addresses |= {"class_embeddings": words.row(start), "logits": logits.row(start)}
+                addresses |= {wiring.words: words.row(start), wiring.logits: logits.row(start)}
                 self._launch("decoder", shapes, addresses)
-            return self._download(logits)
+            return self.download(logits)
 
     def _uploaded(self, embeddings: npt.NDArray[np.float32]) -> DeviceArray:
         """Embeddings on the GPU; those of the last few vocabularies are still there."""
         held = self._words.get(id(embeddings))
         if held is None or held[0] is not embeddings:
-            held = (embeddings, self._upload(embeddings))
+            held = (embeddings, self.upload(embeddings))
             self._words[id(embeddings)] = held
         self._words.move_to_end(id(embeddings))
         if len(self._words) > WORD_LISTS:
@@ -190,4 +192,12 @@ class TensorRtEngine(BundleEngine):
 
     def feature(self, features: FrameFeatures, name: str) -> npt.NDArray[np.float32]:
         with self._lock:
-            return self._download(features.payload[name])
+            return self.download(features.payload[name])
+
+    def to_host(self, value: dict[str, Any]) -> Arrays:
+        with self._lock:
+            return super().to_host(value)
+
+    def from_host(self, arrays: Arrays) -> dict[str, Any]:
+        with self._lock:
+            return super().from_host(arrays)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -55,3 +57,15 @@ class ClassPruner:
         assert self._active is not None, "look() comes first"
         self._age += 1
         return self._active
+
+    def save(self) -> dict[str, npt.NDArray[Any]]:
+        """What :meth:`load` goes on from."""
+        if self._active is None or self._nearest is None:
+            return {}
+        return {"nearest": self._nearest, "active": self._active, "age": np.array(self._age)}
+
+    def load(self, arrays: dict[str, npt.NDArray[Any]]) -> None:
+        self.restart()
+        if arrays:
+            self._nearest, self._active = arrays["nearest"], arrays["active"]
+            self._age = arrays["age"].item()

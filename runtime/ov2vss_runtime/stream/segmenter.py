@@ -17,9 +17,12 @@ from ov2vss_runtime.bundle.vocabulary import Vocabulary
 from ov2vss_runtime.engines.backends import load_engine
 from ov2vss_runtime.engines.bundle_engine import BundleEngine
 from ov2vss_runtime.errors import BackendError, OV2VSSError
+from ov2vss_runtime.stream.distant import DistantPolicy
+from ov2vss_runtime.stream.options import StreamOptions
 from ov2vss_runtime.stream.pipeline import AHEAD, Prefetch, paced
 from ov2vss_runtime.stream.preprocess import aspect_differs, suggest_size
-from ov2vss_runtime.stream.stream import DistantPolicy, Result, Stream, StreamOptions
+from ov2vss_runtime.stream.result import Result
+from ov2vss_runtime.stream.stream import Stream
 from ov2vss_runtime.video.open_source import open_source
 from ov2vss_runtime.video.source import Source
 
@@ -105,20 +108,33 @@ class Segmenter:
             raise OV2VSSError(f"every={every}", "give 1 for every frame, 2 for every second one, and so on")
         words = self.words(vocabulary)
         opened = open_source(source) if isinstance(source, str | Path) else source
-        last_frame = getattr(opened, "last_frame", None)
-        if distant == "farthest" and opened is not None and last_frame is None:
+        needed = self.engine.can.distant
+        if distant is not None and not needed:
+            log.warning("%s looks at every frame alone: --distant has no effect", self.bundle.manifest.name)
+        last_frame = getattr(opened, "last_frame", None) if needed else None
+        if distant == "farthest" and needed and opened is not None and last_frame is None:
             raise OV2VSSError(f"the last frame of {opened.name} is not known", "use --distant first or reservoir")
         policy: DistantPolicy = distant or ("farthest" if last_frame is not None else "first")
-        if opened is not None and distant is None and policy == "first":
+        if opened is not None and needed and distant is None and policy == "first":
             log.info("%s: its end is not known, so its first frame is the distant one (--distant first)", opened.name)
-        stream = SegmenterStream(self, words, gap or self.bundle.manifest.gap, policy, opened, embeddings, options)
-        stream.realtime = realtime or ("drop" if opened is not None and opened.live else "wait")
-        stream.every, stream.limit, stream.queue = every, limit, queue
+        stream = SegmenterStream(
+            self,
+            words,
+            gap or self.bundle.manifest.gap,
+            policy,
+            opened,
+            embeddings,
+            options,
+            realtime=realtime or ("drop" if opened is not None and opened.live else "wait"),
+            every=every,
+            limit=limit,
+            queue=queue,
+        )
         if opened is not None:
             self._check_aspect(opened)
             if policy == "farthest" and last_frame is not None:
                 last = last_frame()
-                stream.set_distant(last.rgb, last.time)
+                stream.set_last(last.rgb, last.time)
         return stream
 
     def _check_aspect(self, source: Source) -> None:
@@ -142,14 +158,11 @@ class SegmenterStream(Stream):
 
     Frames are read ahead in a thread of their own. Leaving the loop, or the ``with`` block, ends it.
 
+    The arguments are those of :meth:`Segmenter.stream`, which makes it.
+
     Attributes:
         dropped: frames that came and were never looked at (``realtime="drop"``).
     """
-
-    realtime: Realtime = "wait"
-    every = 1
-    limit: int | None = None
-    queue = AHEAD
 
     def __init__(
         self,
@@ -160,8 +173,13 @@ class SegmenterStream(Stream):
         source: Source | None,
         embeddings: npt.NDArray[np.float32] | None,
         options: StreamOptions | None = None,
+        realtime: Realtime = "wait",
+        every: int = 1,
+        limit: int | None = None,
+        queue: int = AHEAD,
     ) -> None:
         self.segmenter, self.source = segmenter, source
+        self.realtime, self.every, self.limit, self.queue = realtime, every, limit, queue
         self.dropped = 0
         self._running: Iterator[Result] | None = None
         super().__init__(

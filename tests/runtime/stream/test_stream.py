@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ov2vss_runtime.engines.engine import FrameFeatures
+from ov2vss_runtime.engines.engine import Capabilities, FrameFeatures
 from ov2vss_runtime.errors import OV2VSSError
 from ov2vss_runtime.stream.stream import Stream, StreamOptions
 
@@ -13,7 +13,7 @@ from ov2vss_runtime.stream.stream import Stream, StreamOptions
 class BookKeeper:
     """Frames are numbered by their first pixel; states and contexts are the numbers that they came from."""
 
-    size, references = (32, 32), 3
+    size, can = (32, 32), Capabilities(warmup=3)
 
     def __init__(self) -> None:
         self.steps: list[tuple[int, Any, Any]] = []
@@ -69,7 +69,7 @@ def test_reset_warms_up_again() -> None:
 def test_farthest_uses_the_more_distant_of_first_and_last() -> None:
     engine = BookKeeper()
     stream = make(engine, 1, distant="farthest")
-    stream.set_distant(frame(100), 10.0)
+    stream.set_last(frame(100), 10.0)
     for t in range(11):
         stream.step(frame(t), float(t))
     used = [context for _, context, _ in engine.steps[3:]]
