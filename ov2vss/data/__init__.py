@@ -6,18 +6,32 @@ from ov2vss.data.cityscapes import CityscapesVideos
 from ov2vss.data.folder import FolderVideos
 from ov2vss.data.shapes import ShapesVideos
 from ov2vss.data.source import CorruptFile, VideoSet
+from ov2vss.data.stills import StillFrames
 from ov2vss.errors import OV2VSSError
 
 SHAPES = "shapes"
 
 
-def open_videos(data: str, split: str, cache: bool = False) -> VideoSet:
-    """``shapes`` for the generated clips, a folder with ``gtFine`` for Cityscapes, else one in the VSPW layout."""
+def open_videos(data: str, split: str, cache: bool = False, stills: bool = False) -> VideoSet:
+    """``shapes`` for the generated clips, a folder with ``gtFine`` for Cityscapes, else one in the VSPW layout.
+
+    Args:
+        data, split: what to open.
+        cache: keep decoded images in memory.
+        stills: take every frame as a video of its own; without it only those of the folders in ``stills.txt``.
+    """
+    videos: VideoSet
+    listed: list[str] = []
     if data == SHAPES:
-        return ShapesVideos(split)
-    if (Path(data) / "gtFine").is_dir():
-        return CityscapesVideos(data, split, cache)
-    return FolderVideos(data, split, cache)
+        videos = ShapesVideos(split)
+    elif (Path(data) / "gtFine").is_dir():
+        videos = CityscapesVideos(data, split, cache)
+    else:
+        videos = folder = FolderVideos(data, split, cache)
+        listed = folder.stills
+    if stills:
+        return StillFrames(videos)
+    return StillFrames(videos, listed) if listed else videos
 
 
 def labelled_split(data: str) -> str | None:
@@ -39,6 +53,7 @@ __all__ = [
     "CorruptFile",
     "FolderVideos",
     "ShapesVideos",
+    "StillFrames",
     "VideoSet",
     "labelled_split",
     "open_videos",

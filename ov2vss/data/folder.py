@@ -20,6 +20,7 @@ class FolderVideos(ImageVideos):
 
     ``classes.txt`` lists the classes in the order of their ids, ``unseen.txt``, if it is there, those that zero-shot
     training holds out. A folder without ``classes.txt`` is VSPW itself: its 124 classes, the last 44 unseen.
+    ``stills.txt``, if it is there, lists the videos whose frames are pictures without a past (:attr:`stills`).
 
     Args:
         root: folder that holds the split files and ``data/``.
@@ -47,6 +48,7 @@ class FolderVideos(ImageVideos):
         self.videos = [line.strip() for line in split_file.read_text().splitlines() if line.strip()]
         if not self.videos:
             raise OV2VSSError(f"{split_file} lists no video", "write one video id a line")
+        self.stills = self._stills(self.root / "stills.txt")
         for video in self.videos:
             folder = self.root / "data" / video
             frames = sorted(p for p in (folder / "origin").glob("*") if p.suffix.lower() in IMAGES)
@@ -55,6 +57,16 @@ class FolderVideos(ImageVideos):
             masks = {p.stem: p for p in (folder / "mask").glob("*.png")}
             self._frames.append(frames)
             self._masks.append({i: masks[p.stem] for i, p in enumerate(frames) if p.stem in masks})
+
+    def _stills(self, path: Path) -> list[str]:
+        """Videos of this split that ``stills.txt`` names."""
+        if not path.is_file():
+            return []
+        names = [line.strip() for line in path.read_text().splitlines() if line.strip()]
+        for name in names:
+            if not (self.root / "data" / name).is_dir():
+                raise OV2VSSError(f"{path}: {self.root / 'data' / name} does not exist", "list folders of data/")
+        return [name for name in names if name in self.videos]
 
     def _unseen(self, path: Path) -> list[int]:
         if not path.is_file():

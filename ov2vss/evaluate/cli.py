@@ -48,6 +48,7 @@ UNKNOWN = 65_535
 )
 @clip_options
 @strict_option
+@click.option("--stills", is_flag=True, help="Every frame is a picture of its own, without a past.")
 @click.option("--per-frame", is_flag=True, help="With --ckpt: the same model with every reference equal to the frame.")
 @click.option("--precision", default=None, help="With --bundle: one of its precisions [default: fp32].")
 @click.option("--backend", default=None, help="With --bundle: what runs it [default: onnxruntime].")
@@ -71,6 +72,7 @@ def main(
     clip_weights: str | None,
     download: bool,
     strict: bool,
+    stills: bool,
     per_frame: bool,
     precision: str | None,
     backend: str | None,
@@ -96,7 +98,7 @@ def main(
         raise click.UsageError("--precision and --backend need --bundle")
     if (clip_weights is not None or download) and ckpt is None:
         raise click.UsageError("--clip-weights and --download need --ckpt")
-    videos = open_videos(data, split)
+    videos = open_videos(data, split, stills=stills)
     wording = Vocabulary.parse(vocab) if vocab is not None else None
 
     def protocol_for(trained: list[str], held_out: list[str]) -> Protocol:

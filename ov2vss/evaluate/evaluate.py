@@ -169,7 +169,9 @@ def tally(
                     if dense:
                         truths.append(truth)
                         predictions.append(prediction)
-            if dense:
+            if dense and len({truth.shape for truth in truths}) > 1:
+                log.warning("%s: its frames differ in size, so it counts for no consistency", videos.videos[video])
+            elif dense:
                 for row, n in zip(result.consistency, WINDOWS, strict=True):
                     values = video_consistency(np.stack(truths), np.stack(predictions), n)
                     row += sum(values), len(values)

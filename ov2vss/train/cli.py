@@ -18,14 +18,25 @@ log = logging.getLogger("ov2vss")
 
 
 @click.command(context_settings=CONTEXT)
-@click.option("--preset", default=None, help="tiny (default), lite, ov2vss-r101 or ov2vss-pvt-b2.")
+@click.option("--preset", default=None, help="tiny (default), lite, lite-any, ov2vss-r101 or ov2vss-pvt-b2.")
 @click.option(
     "--data", default=None, help="A folder in the VSPW layout, or Cityscapes, or 'shapes': generated clips (default)."
 )
 @click.option(
     "--out", default=None, type=click.Path(path_type=Path), help="Run folder [default: runs/<preset>-<time>]."
 )
-@click.option("--resume", is_flag=True, help="Go on from the last checkpoint in --out, with the settings stored there.")
+@click.option(
+    "--init",
+    default=None,
+    metavar="RUN|CHECKPOINT",
+    help="Start from the weights of another run, with own classes and data (clip:MODEL/TAG: from a CLIP).",
+)
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Go on from the last checkpoint in --out, with the settings stored there; --set iterations=N for more.",
+)
+@click.option("--stills", is_flag=True, help="Every frame is a picture of its own, without a past.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting; may be repeated.")
 @clip_options
 @strict_option
@@ -35,7 +46,9 @@ def main(
     preset: str | None,
     data: str | None,
     out: Path | None,
+    init: str | None,
     resume: bool,
+    stills: bool,
     overrides: tuple[str, ...],
     clip_weights: str | None,
     download: bool,
@@ -50,27 +63,38 @@ def main(
       ov2vss-train
       ov2vss-train --preset lite --data camvid --out runs/street
       ov2vss-train --out runs/street --resume
+      ov2vss-train --init models/street-lite --data mine --out runs/mine
       ov2vss-train --set iterations=200 --set model.width=16
     """
     from ov2vss import checkpoint
     from ov2vss.data import labelled_split
     from ov2vss.errors import OV2VSSError
-    from ov2vss.presets import configure
+    from ov2vss.presets import FITTED, configure
     from ov2vss.torch_engine import PerFrameEngine, TorchEngine
     from ov2vss.train.loop import Trainer
     from ov2vss.train.memory import keep_freed_memory
+    from ov2vss.train.start import fit_frames, further, start_from
     from ov2vss.train.validate import validate
 
     if resume:
         if out is None:
             raise OV2VSSError("--resume needs the run to go on with", "add --out RUN")
-        if preset or data or overrides or clip_weights:
+        other = [o for o in overrides if o.partition("=")[0].strip() != "iterations"]
+        if preset or data or other or clip_weights or init or stills:
             raise OV2VSSError(
-                "--resume takes its settings from the run", "leave out --preset, --data, --clip-weights and --set"
+                "--resume takes its settings from the run",
+                "leave out --preset, --data, --init, --stills, --clip-weights and every --set but iterations=N",
             )
-        config = checkpoint.find(out, "last").run.train
+        config = further(checkpoint.find(out, "last"), list(overrides))
     else:
-        config = configure(preset or "tiny", list(overrides), data=data, clip_weights=clip_weights)
+        if init is not None and data is None:
+            raise OV2VSSError("--init needs something to train on", "add --data DIR")
+        base = preset or "tiny" if init is None else start_from(init, preset)
+        own_size = any(o.partition("=")[0].strip() in ("size", "crop") for o in overrides)
+        config = configure(base, list(overrides), data=data, clip_weights=clip_weights, stills=stills or None)
+        if config.preset in FITTED and not own_size:
+            config = fit_frames(config)
+            log.info("frames of %d x %d (height x width), for the aspect of the training videos", *config.size)
         if out is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise OV2VSSError("several processes need one run folder", "add --out RUN")
         out = out or Path("runs") / f"{config.preset}-{datetime.now():%Y%m%d-%H%M%S}"

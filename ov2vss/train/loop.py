@@ -31,6 +31,7 @@ from ov2vss.presets import TrainConfig
 from ov2vss.text import TextEncoder, build_text_encoder
 from ov2vss.train.log import CsvLog, no_log
 from ov2vss.train.loss import class_weights, loss_sum
+from ov2vss.train.start import load_start
 from ov2vss.train.validate import validate
 from ov2vss.train.vocabulary import TrainingVocabulary
 from ov2vss.train.weights import load_backbone_weights
@@ -63,22 +64,36 @@ def make_fabric(config: TrainConfig) -> Fabric:
     """One device, or, under ``torchrun``, one per process with gradients averaged (DDP)."""
     if config.precision == "16-mixed" and not torch.cuda.is_available():
         raise OV2VSSError("precision=16-mixed needs a CUDA GPU, and there is none", "set precision=bf16-mixed")
+    precision = config.precision
+    if precision == "bf16-mixed" and not has_fast_bf16():
+        log.info("computing in float32: this processor has no bfloat16 instructions and would be slower with it")
+        precision = "32-true"
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
-        return Fabric(accelerator="auto", devices=1, precision=config.precision)
+        return Fabric(accelerator="auto", devices=1, precision=precision)
     local = int(os.environ.get("LOCAL_WORLD_SIZE", world))
     # Only the auxiliary head can be without a gradient.
     strategy = DDPStrategy(find_unused_parameters=not config.beta)
     return Fabric(
-        accelerator="auto", devices=local, num_nodes=world // local, strategy=strategy, precision=config.precision
+        accelerator="auto", devices=local, num_nodes=world // local, strategy=strategy, precision=precision
     )
+
+
+def has_fast_bf16() -> bool:
+    """Whether a GPU is there, or a processor with instructions for bfloat16; without them it takes seven times as long
+    as float32."""
+    if torch.cuda.is_available():
+        return True
+    found = getattr(torch.cpu, "get_capabilities", dict)()
+    return found.get("architecture") != "x86_64" or bool(found.get("avx512_bf16") or found.get("amx_bf16"))
 
 
 class Trainer:
     """One run: its data, model and optimizer, and the loop over iterations.
 
     Args:
-        config: the run; with an existing checkpoint in ``out`` and ``resume``, it must be the run's own.
+        config: the run; with an existing checkpoint in ``out`` and ``resume``, it must be the run's own, but for the
+            number of iterations.
         out: run folder.
         resume: go on from the last checkpoint in ``out``.
         strict: stop at a corrupt image or mask instead of drawing another sample.
@@ -91,7 +106,7 @@ class Trainer:
         self.config, self.out, self.strict = config, out, strict
         self.start = 0
         resumed = checkpoint.find(out, "last") if resume else None
-        if resumed is not None and resumed.run.train != config:
+        if resumed is not None and resumed.run.train.model_copy(update={"iterations": config.iterations}) != config:
             raise OV2VSSError(f"{out} was trained with other settings", "resume with --resume and --out alone")
         self.fabric = make_fabric(config)
         self.fabric.launch()
@@ -105,7 +120,7 @@ class Trainer:
         self.part = config.batch // parts
         self.fabric.seed_everything(config.seed, verbose=False)
 
-        videos = open_videos(config.data, "train", cache=True)
+        videos = open_videos(config.data, "train", cache=True, stills=config.stills)
         hidden = videos.unseen if config.hold_out_unseen or config.data == SHAPES else []
         if config.hold_out_unseen and not hidden:
             log.warning("%s lists no unseen classes (unseen.txt): all its classes are trained", config.data)
@@ -158,12 +173,14 @@ class Trainer:
             text_encoder_sha256=self.encoder.identity(),
             image_encoder_sha256=checkpoint.frozen_sha256(model.image_encoder),
         )
-        if resumed is not None and resumed.run != self.run:
+        if resumed is not None and resumed.run.model_copy(update={"train": config}) != self.run:
             raise OV2VSSError(
                 f"{out} was trained with other classes or other weights of a frozen encoder (config.json differs)",
                 "give the data and the weights of that run",
             )
-        if resumed is None:
+        if resumed is None and config.init:
+            load_start(model, config, self.run.text_encoder_sha256)
+        elif resumed is None:
             load_backbone_weights(model.backbone, config.model.backbone, config.backbone_weights, download)
         optimizer = torch.optim.AdamW(parameter_groups(model, config), betas=(0.9, 0.999))
         self.rates = [group["lr"] for group in optimizer.param_groups]

@@ -31,7 +31,7 @@ def validate(
 
     With a ``fabric`` of several processes each takes its share of the videos, and all return the scores of the whole.
     """
-    videos = open_videos(config.data, split)
+    videos = open_videos(config.data, split, stills=config.stills)
     unseen = [videos.classes.names.index(name) for name in run.unseen]
     protocol = make_protocol(videos, "all", None, unseen)
     runner = engine(model.eval(), config.size, encoder)
