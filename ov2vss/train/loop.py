@@ -74,9 +74,7 @@ def make_fabric(config: TrainConfig) -> Fabric:
     local = int(os.environ.get("LOCAL_WORLD_SIZE", world))
     # Only the auxiliary head can be without a gradient.
     strategy = DDPStrategy(find_unused_parameters=not config.beta)
-    return Fabric(
-        accelerator="auto", devices=local, num_nodes=world // local, strategy=strategy, precision=precision
-    )
+    return Fabric(accelerator="auto", devices=local, num_nodes=world // local, strategy=strategy, precision=precision)
 
 
 def has_fast_bf16() -> bool:
