@@ -88,7 +88,8 @@ def main(
     click.echo(f"{'':<10}{name + ' IoU':>10}{'background':>12}{'minutes':>10}{'processor minutes':>20}")
     for kind, row in rows.items():
         iou = row["iou"]
-        click.echo(f"")
+        spent = f"{row['minutes']:>10.1f}{row['processor_minutes']:>20.1f}"
+        click.echo(f"{kind:<10}{iou[name]:>10.3f}{iou['background']:>12.3f}{spent}")
     if as_json:
         print_json(rows)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from PIL import Image
 
 from ov2vss import checkpoint
@@ -15,12 +16,13 @@ from ov2vss.data import FolderVideos, ShapesVideos, StillFrames, open_videos
 from ov2vss.data.clips import ClipDataset, ClipSpec
 from ov2vss.data.label_tables import label_table
 from ov2vss.errors import OV2VSSError
+from ov2vss.evaluate.cli import main as score
 from ov2vss.evaluate.evaluate import evaluate, make_protocol
 from ov2vss.presets import PRESETS, configure
+from ov2vss.train.cli import main as train
 from ov2vss.train.loop import Trainer
-from ov2vss.train.start import ClipStart, RunStart, fit_frames, nearest_size, parse_init, start_from
+from ov2vss.train.start import ClipStart, RunStart, fit_frames, further, nearest_size, parse_init, start_from
 from ov2vss.train.vocabulary import shipped_words
-from tests.conftest import run_program
 
 STREET = Path(__file__).parents[2] / "models/street-lite"
 SHORT = ["iterations=2", "per_frame_iterations=2", "batch=2", "workers=0", "save_every=1"]
@@ -117,10 +119,9 @@ def test_every_aspect_is_met_within_a_tenth() -> None:
 
 
 def test_resume_with_more_iterations(tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    tiny_run(run)
-    done = run_program("ov2vss-train", "--out", run, "--resume", "--set", "iterations=4", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    run = tiny_run(tmp_path / "run")
+    longer = further(checkpoint.find(run, "last"), ["iterations=4"])
+    Trainer(longer, run, resume=True).fit()
     assert checkpoint.find(run, "last").state["step"] == 4
     assert json.loads((run / "config.json").read_text())["train"]["iterations"] == 4
     rows = [line.split(",")[0] for line in (run / "log.csv").read_text().splitlines()[1:]]
@@ -130,8 +131,8 @@ def test_resume_with_more_iterations(tmp_path: Path) -> None:
         (("--set", "lr=1"), "every --set but iterations"),
         (("--init", "x"), "leave out"),
     ):
-        refused = run_program("ov2vss-train", "--out", run, "--resume", *arguments, cwd=tmp_path)
-        assert refused.returncode == 1
+        refused = CliRunner().invoke(train, ["--out", str(run), "--resume", *arguments])
+        assert refused.exit_code == 1
         assert said in refused.stderr
         assert refused.stderr.count("\n") == 1
 
@@ -188,6 +189,6 @@ def test_frames_of_different_sizes_are_scored(tmp_path: Path) -> None:
         ids = np.array(Image.open(tmp_path / f"data/walk/mask/{i:05d}.png"))
         Image.fromarray(ids).save(tmp_path / f"pred/walk/{i:05d}.png")
     for more in ((), ("--stills",)):
-        done = run_program("ov2vss-eval", "--pred", tmp_path / "pred", "--data", tmp_path, "--json", "-", *more)
-        assert done.returncode == 0, done.stderr
+        done = CliRunner().invoke(score, [f"--pred={tmp_path / 'pred'}", f"--data={tmp_path}", "--json=-", *more])
+        assert done.exit_code == 0, done.output
         assert json.loads(done.stdout.splitlines()[-1])["miou"] == 1.0
