@@ -1,4 +1,8 @@
-"""Shared fixtures: small models, short videos, and one really trained tiny run for the whole session."""
+"""Shared fixtures: small models, short videos, and one really trained tiny run for the whole session.
+
+Under ``pytest -n 2`` the run and its bundle are made once, by the process that comes first; each process computes with
+one thread.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -15,11 +20,16 @@ import av
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 
 from ov2vss.model import OV2VSS, ModelConfig
 from ov2vss.presets import PRESETS
 
 SCRIPTS = Path(sys.executable).parent
+WORKER = os.environ.get("PYTEST_XDIST_WORKER")
+if WORKER:
+    torch.set_num_threads(1)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the programs under test
 
 
 def run_program(
@@ -143,35 +153,59 @@ KEPT = os.environ.get("OV2VSS_TEST_CACHE")
 parts: what training or export write today is then not tested. Delete its folders to make them again."""
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """In parallel the tests of the trained run come first: one process trains while the others do the rest."""
+    if WORKER:
+        items.sort(key=lambda item: not {"trained", "bundle"} & set(getattr(item, "fixturenames", ())))
+
+
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> TrainedRun:
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of all processes of this session, or of all sessions (see :data:`KEPT`)."""
+    session = tmp_path_factory.getbasetemp()
+    folder = Path(KEPT) if KEPT else (session.parent if WORKER else session) / "shared"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def made_once(folder: Path, make: Callable[[], Path]) -> Path:
+    """The folder, copied from what the first process that asks for it makes; the others wait for that."""
+    with FileLock(folder.with_name(f"{folder.name}.lock")):
+        if not folder.is_dir():
+            part = folder.with_name(f"{folder.name}.part")
+            shutil.rmtree(part, ignore_errors=True)
+            shutil.copytree(make(), part).rename(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trained(shared_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainedRun:
     """The tiny preset, trained in full by the program itself (a few minutes, once a session)."""
-    kept = Path(KEPT) / "train" if KEPT else None
-    if kept is not None and kept.is_dir():
-        report = json.loads((kept / "report.json").read_text())
-        return TrainedRun(kept / report["checkpoint"], report)
-    cwd = tmp_path_factory.mktemp("train")
-    done = run_program("ov2vss-train", "--json", cwd=cwd)
-    assert done.returncode == 0, done.stderr
-    report = json.loads(done.stdout.splitlines()[-1])
-    if kept is not None:
-        (cwd / "report.json").write_text(json.dumps(report))
-        shutil.copytree(cwd, kept)
-    return TrainedRun(cwd / report["checkpoint"], report)
+
+    def train() -> Path:
+        cwd = tmp_path_factory.mktemp("train")
+        done = run_program("ov2vss-train", "--json", cwd=cwd)
+        assert done.returncode == 0, done.stderr
+        (cwd / "report.json").write_text(done.stdout.splitlines()[-1])
+        return cwd
+
+    folder = made_once(shared_folder / "train", train)
+    report = json.loads((folder / "report.json").read_text())
+    return TrainedRun(folder / report["checkpoint"], report)
 
 
 @pytest.fixture(scope="session")
-def bundle(trained: TrainedRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The trained tiny model as a bundle."""
-    out = tmp_path_factory.mktemp("export") / "shapes"
-    kept = Path(KEPT) / "bundle" if KEPT else None
-    if kept is not None and kept.is_dir():
-        return Path(shutil.copytree(kept, out))
-    card = out.with_name("card.md")
-    card.write_text("## Limits\n\nKnows shapes only.\n")
-    args = ("--precision", "fp32,fp16,int8", "--data", "shapes", "--split", "val", "--card", card)
-    done = run_program("ov2vss-export", "--ckpt", trained.folder, "--out", out, *args)
-    assert done.returncode == 0, done.stderr
-    if kept is not None:
-        shutil.copytree(out, kept)
-    return out
+def bundle(trained: TrainedRun, shared_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The trained tiny model as a bundle; a copy for each process, since tests add words to it."""
+
+    def export() -> Path:
+        out = tmp_path_factory.mktemp("export") / "shapes"
+        card = out.with_name("card.md")
+        card.write_text("## Limits\n\nKnows shapes only.\n")
+        args = ("--precision", "fp32,fp16,int8", "--data", "shapes", "--split", "val", "--card", card)
+        done = run_program("ov2vss-export", "--ckpt", trained.folder, "--out", out, *args)
+        assert done.returncode == 0, done.stderr
+        return out
+
+    made = made_once(shared_folder / "bundle", export)
+    return Path(shutil.copytree(made, tmp_path_factory.mktemp("bundle") / "shapes"))
