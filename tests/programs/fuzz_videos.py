@@ -19,7 +19,7 @@ from ov2vss_runtime.outputs.targets import Targets
 from ov2vss_runtime.stream.runner import run
 from ov2vss_runtime.stream.segmenter import SegmenterStream
 from ov2vss_runtime.video.open_source import open_source
-from tests.runtime.test_stream import BookKeeper
+from tests.runtime.stream.test_stream import BookKeeper
 
 LIMIT = 60
 FRAMES = 25

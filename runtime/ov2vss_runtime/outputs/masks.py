@@ -40,6 +40,7 @@ class MaskWriter:
         path = self.folder / f"{name}.png"
         part = path.with_suffix(".part")
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)  # names of frames may have folders
             image.save(part, format="PNG", compress_level=3)
             part.replace(path)
         except OSError as error:

@@ -21,7 +21,7 @@ def run(stream: SegmenterStream, targets: Targets) -> dict[str, Any]:
 
     Returns:
         What happened: ``frames`` that came out, ``computed`` that the network saw, ``dropped`` that never went in,
-        ``seconds``, ``fps`` (of frames out), ``stages_ms`` (of each stage, per frame that came out; stages overlap, so
+        ``missing`` that the file lists or holds and that did not decode, ``seconds``, ``fps`` (of frames out), ``stages_ms`` (of each stage, per frame that came out; stages overlap, so
         that they add up to more than the time that passed), ``outputs``.
     """
     source = stream.source
@@ -42,6 +42,7 @@ def run(stream: SegmenterStream, targets: Targets) -> dict[str, Any]:
         "frames": stream.index,
         "computed": stream.computed,
         "dropped": stream.dropped,
+        "missing": getattr(source, "missing", 0),
         "seconds": seconds,
         "fps": stream.index / seconds,
         "stages_ms": stream.stages.per_frame_ms(stream.index),

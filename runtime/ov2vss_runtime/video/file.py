@@ -3,44 +3,54 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 
-import av
-import cv2
-import numpy as np
-import numpy.typing as npt
 from av.container import InputContainer
 from av.error import FFmpegError
-from av.video.reformatter import Colorspace
 
 from ov2vss_runtime.errors import VideoError
+from ov2vss_runtime.video.colours import is_bt709, writes_bt709
+from ov2vss_runtime.video.containers import DISCONTINUOUS, REPAIR, find_video, open_container, reason
+from ov2vss_runtime.video.decode import HIDDEN, Damage, Damaged, decoded, survey
+from ov2vss_runtime.video.pictures import Pictures, to_rgb
 from ov2vss_runtime.video.source import VideoFrame
+from ov2vss_runtime.video.timeline import Timeline
 
-MOST_PIXELS = 8192 * 8192
-"""Larger frames are refused: a damaged header can claim any size."""
-UNSPECIFIED = 2
-HD_LINES = 720
-"""From this height on, video that names no colour matrix is taken as BT.709, below as BT.601."""
+__all__ = ["VideoReader", "is_bt709", "reason", "to_rgb"]
+
+log = logging.getLogger("ov2vss.runtime")
+
+FASTEST = 1000
+"""Frames a second that are believed; some files only know the ticks of their clock."""
 
 
 class VideoReader:
     """The frames of a video file, in order; a :class:`ov2vss_runtime.video.source.Source`.
 
-    Opening reads the container once (without decoding) and refuses a file whose end is missing. Frames are upright
-    (rotation in the metadata is applied), 8-bit RGB; transparency is ignored.
+    Opening reads the container once without decoding more than the first picture. Frames are upright (rotated and
+    mirrored as the metadata says), 8-bit RGB, of the first one's size; their timestamps begin at 0 and rise. What does
+    not decode is left out and counted, and said at the end; transparency is ignored, and that is said too.
 
     Args:
         path: a file that FFmpeg can read.
 
     Attributes:
+        frames: how many its packets should give.
         pixel_aspect: width of a pixel over its height; 1 but for anamorphic video.
         bt709: whether colours are coded by BT.709 (else BT.601).
+        missing: frames that are listed or stored and did not come out, as far as it was read.
+        sounding: indices of the audio streams that hold anything.
+        ended: the last iteration has come to the end of the file.
+        notices: what was said about it, in whole sentences.
+        timeline: of the last iteration, for streams that follow the picture.
 
     Raises:
-        VideoError: no such file, not a video, or truncated.
+        VideoError: no such file, no video in it, or not one frame of it decodes.
     """
 
     live = False
@@ -48,130 +58,142 @@ class VideoReader:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.name = self.path.stem
-        self.height = self.width = 0
+        self.notices: list[str] = []
+        self.missing, self.ended = 0, False
         if not self.path.exists():
             raise VideoError(f"{self.path} does not exist", "check the path")
         if self.path.is_dir():
             raise VideoError(f"{self.path} is a folder", "give a video file")
         with self._open() as container:
-            stream = container.streams.video[0]
+            stream = find_video(container, self.path)
             self.time_base: Fraction = stream.time_base
-            self.rate: Fraction = stream.average_rate or stream.base_rate or Fraction(25)
+            rate = stream.average_rate or stream.base_rate
+            self.rate: Fraction = rate if rate is not None and 0 < rate <= FASTEST else Fraction(25)
+            self._step = max(1, round(1 / (self.rate * self.time_base)))
+            self._free_clock = bool(int(container.format.flags) & DISCONTINUOUS)
+            self._hidden = stream.codec_context.codec.canonical_name in HIDDEN
             self.has_audio = bool(container.streams.audio)
-            self.frames, self._last_key, self._end = self._scan(container)
-            first = self._first(container)
-            aspect = stream.sample_aspect_ratio or Fraction(1)
-            self.bt709 = is_bt709(stream.codec_context.colorspace, stream.codec_context.height)
-        self.height, self.width = first.rgb.shape[:2]
-        turned = (self.height, self.width) != (stream.codec_context.height, stream.codec_context.width)
-        self.pixel_aspect = 1 / aspect if turned else aspect
+            self._survey = survey(container, stream, self._step)
+        self.frames = self._survey.packets
+        self.sounding = set(self._survey.sound)
+        self.timeline = Timeline(self.time_base, self._step)
+        self._look_at_first_picture()
+        self.timeline = self._new_timeline()
+
+    def _look_at_first_picture(self) -> None:
+        """Size, pixel aspect, colours and beginning, from the first frame that decodes."""
+        pictures = Pictures(self.path, lambda _: None)
+        with self._open() as container:
+            stream = find_video(container, self.path)
+            for frame in decoded(container, stream, Damage()):
+                with contextlib.suppress(FFmpegError, ValueError):
+                    pictures(frame, stream.sample_aspect_ratio)
+                    break
+            else:
+                raise VideoError(f"{self.path} has no frame that can be decoded", REPAIR)
+            self._origin = self._survey.origin(container, self.time_base, frame.pts)
+            matrix = frame.colorspace if frame.colorspace != 2 else stream.codec_context.colorspace
+            self.bt709 = pictures.tone_mapped or writes_bt709(matrix, frame.height)
+        self.height, self.width, self.pixel_aspect = pictures.height, pictures.width, pictures.pixel_aspect
 
     def _open(self) -> InputContainer:
-        try:
-            container = av.open(str(self.path))
-        except (FFmpegError, OSError, ValueError) as error:
-            raise VideoError(
-                f"{self.path} cannot be opened as a video ({reason(error)})", "check that the file is complete"
-            ) from None
-        if not container.streams.video:
-            container.close()
-            raise VideoError(f"{self.path} holds no video stream", "give a file with a picture")
-        container.streams.video[0].thread_type = "AUTO"
-        return container
+        return open_container(self.path)
 
-    def _scan(self, container: InputContainer) -> tuple[int, int, int]:
-        """Number of video packets, timestamp of the last key frame and of the last packet."""
-        stream = container.streams.video[0]
-        count, last_key, end = 0, 0, 0
-        try:
-            for packet in container.demux(stream):
-                if packet.size == 0 or (packet.pts is None and packet.dts is None):
-                    continue
-                count += 1
-                stamp = packet.pts if packet.pts is not None else packet.dts
-                end = max(end, stamp)
-                if packet.is_keyframe:
-                    last_key = stamp
-        except FFmpegError as error:
-            raise VideoError(f"{self.path} breaks off after {count} frames ({reason(error)})", _REPAIR) from None
-        # An mp4/mov index lists every frame, so fewer packets mean that the file was cut off.
-        indexed = "mp4" in container.format.name or "mov" in container.format.name
-        if count == 0 or (indexed and count < stream.frames):
-            raise VideoError(f"{self.path} is truncated: {count} of {stream.frames} frames are there", _REPAIR)
-        return count, last_key, end
+    def _new_timeline(self) -> Timeline:
+        return Timeline(self.time_base, self._step, self._origin, self._free_clock)
 
-    def _first(self, container: InputContainer) -> VideoFrame:
-        try:
-            container.seek(0)
-        except FFmpegError:
-            return next(self._decode())
-        return next(self._decode(container))
+    def _say(self, message: str) -> None:
+        if message not in self.notices:
+            self.notices.append(message)
+            log.warning("%s", message)
 
     def __iter__(self) -> Iterator[VideoFrame]:
-        return self._decode()
-
-    def _decode(self, container: InputContainer | None = None) -> Iterator[VideoFrame]:
-        """Frames from the container's position; timestamps that are missing or do not rise are mended."""
-        owned = container is None
-        container = container or self._open()
-        stream = container.streams.video[0]
-        step = max(1, round(1 / (self.rate * self.time_base)))
-        previous: int | None = None
-        count = 0
-        try:
-            for frame in container.decode(stream):
-                pts = frame.pts if frame.pts is not None else (0 if previous is None else previous + step)
-                if previous is not None and pts <= previous:
-                    pts = previous + 1
-                previous = pts
-                count += 1
-                if frame.width * frame.height > MOST_PIXELS:
-                    raise VideoError(f"{self.path} has frames of {frame.width}x{frame.height}", "scale it down first")
-                rgb = to_rgb(frame)
-                if self.height and rgb.shape[:2] != (self.height, self.width):
-                    # Some containers change the size on the way; the output cannot.
-                    rgb = cv2.resize(rgb, (self.width, self.height), interpolation=cv2.INTER_AREA)
-                yield VideoFrame(rgb, pts, float(pts * self.time_base))
-        except (FFmpegError, MemoryError) as error:
-            raise VideoError(f"{self.path} cannot be decoded after frame {count} ({reason(error)})", _REPAIR) from None
-        finally:
-            if owned:
-                container.close()
+        self.timeline = self._new_timeline()
+        self.ended, self.missing = False, 0
+        damage, count = Damage(), 0
+        for frame in self._decode_all(damage):
+            self.missing = damage.errors
+            yield frame
+            count += 1
+        self.missing = self._count_missing(damage, count)
+        self.ended = True
         if count == 0:
-            raise VideoError(f"{self.path} has no frame that can be decoded", _REPAIR)
+            raise VideoError(f"{self.path} has no frame that can be decoded", REPAIR)
+        if self.missing:
+            why = f" ({damage.broken})" if damage.broken else ""
+            whole = count + self.missing
+            self._say(f"{self.path} is damaged{why}: {self.missing} of {whole} frames are missing; {REPAIR}")
+
+    def _count_missing(self, damage: Damage, count: int) -> int:
+        if self._hidden:
+            return damage.errors + self._survey.absent
+        if damage.errors or damage.broken or self._survey.absent:
+            return max(0, self._survey.packets + self._survey.absent - count)
+        return 0
+
+    def _decode_all(self, damage: Damage) -> Iterator[VideoFrame]:
+        """All frames: with all threads up to the first damage, then frame by frame, for none to be lost beside it."""
+        done = 0
+        try:
+            with self._open() as container:
+                for frame in self._decode(container, Damage(), self.timeline, self._say, fast=True):
+                    yield frame
+                    done += 1
+        except Damaged:
+            with self._open() as container:
+                yield from self._decode(container, damage, self.timeline, self._say, done=done)
+
+    def _decode(
+        self,
+        container: InputContainer,
+        damage: Damage,
+        timeline: Timeline,
+        say: Callable[[str], None],
+        skip: int = 0,
+        done: int = 0,
+        fast: bool = False,
+    ) -> Iterator[VideoFrame]:
+        """Frames from the container's position, in the size and shape of the first of the file.
+
+        Left out are the first ``skip`` packets and the first ``done`` frames.
+        """
+        stream = find_video(container, self.path)
+        pictures = Pictures(self.path, say)
+        pictures.height, pictures.width, pictures.pixel_aspect = self.height, self.width, self.pixel_aspect
+        declared, coded = stream.sample_aspect_ratio, stream.codec_context.sample_aspect_ratio
+        try:
+            for frame in islice(decoded(container, stream, damage, skip, fast), done, None):
+                now = stream.codec_context.sample_aspect_ratio
+                try:
+                    rgb = pictures(frame, declared if now == coded else now)
+                except (FFmpegError, ValueError):
+                    damage.errors += 1
+                    continue
+                pts = timeline.place(frame.pts, getattr(frame, "duration", None))
+                yield VideoFrame(rgb, pts, timeline.seconds(pts))
+        except MemoryError:
+            raise VideoError(f"the frames of {self.path} need more memory than there is", "scale it down") from None
 
     def last_frame(self) -> VideoFrame:
         """The last frame that really decodes."""
-        tail: deque[VideoFrame] = deque(maxlen=1)
-        with self._open() as container, contextlib.suppress(FFmpegError, VideoError):
-            container.seek(self._last_key, stream=container.streams.video[0])
-            tail.extend(self._decode(container))
+        known, tail = self._survey, deque[VideoFrame](maxlen=1)
+        quiet: Callable[[str], None] = lambda _: None  # noqa: E731
+        if known.last_key is not None and not known.jumps:
+            with self._open() as container, contextlib.suppress(FFmpegError, VideoError):
+                container.seek(known.last_key, stream=find_video(container, self.path))
+                tail.extend(self._decode(container, Damage(), self._new_timeline(), quiet))
+            if tail:
+                return tail[0]
+        for skip in (known.last_key_number, 0):
+            # Without a clock to seek by, packets are counted; with damage at the end, everything is decoded.
+            with self._open() as container, contextlib.suppress(FFmpegError):
+                tail.extend(self._decode(container, Damage(), self._new_timeline(), quiet, skip))
+            if tail:
+                break
         if not tail:
-            tail.extend(self._decode())
-        return tail[0]
+            raise VideoError(f"{self.path} has no frame that can be decoded", REPAIR)
+        return VideoFrame(tail[0].rgb, known.last, float(known.last * self.time_base))
 
     def audio(self) -> InputContainer | None:
-        """The container once more, to copy its audio from; None without any."""
+        """The container once more, to take its audio from; None without any."""
         return self._open() if self.has_audio else None
-
-
-_REPAIR = "repair or re-download the file (for example: ffmpeg -i broken.mp4 -c copy repaired.mp4)"
-
-
-def to_rgb(frame: av.VideoFrame) -> npt.NDArray[np.uint8]:
-    """Decoded frame -> upright RGB ``[h, w, 3]`` uint8, by the colour matrix that the frame names."""
-    matrix = Colorspace.ITU709 if is_bt709(frame.colorspace, frame.height) else None
-    rgb = frame.to_ndarray(format="rgb24", src_colorspace=matrix)
-    turns = round(getattr(frame, "rotation", 0) / 90) % 4
-    return np.ascontiguousarray(np.rot90(rgb, turns)) if turns else rgb
-
-
-def is_bt709(colorspace: int, height: int) -> bool:
-    """Whether a stream's colour matrix (FFmpeg's number; 2 is "unspecified") is BT.709."""
-    return colorspace == Colorspace.ITU709 or (colorspace == UNSPECIFIED and height >= HD_LINES)
-
-
-def reason(error: Exception) -> str:
-    if isinstance(error, FFmpegError):
-        return error.strerror or type(error).__name__
-    return getattr(error, "strerror", None) or str(error).splitlines()[0]

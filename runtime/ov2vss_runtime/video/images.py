@@ -3,43 +3,56 @@
 from __future__ import annotations
 
 import glob
+import logging
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from ov2vss_runtime.errors import VideoError
 from ov2vss_runtime.video.source import FrameSource, VideoFrame
+
+log = logging.getLogger("ov2vss.runtime")
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 
 class ImageSource(FrameSource):
-    """A folder or a glob pattern; numbers in names count as numbers (``frame9`` before ``frame10``).
+    """One image, a folder or a glob pattern; numbers in names count as numbers (``frame9`` before ``frame10``).
 
-    Images whose size differs from the first one's are refused by name. Results carry the names of the files, so that
-    masks go to ``DIR/<folder>/<name>.png``; the folder of ``<video>/origin/*.jpg`` (the VSPW layout) is ``<video>``.
+    Images whose size differs from the first one's are refused by name; hidden files (``.name``, among them macOS's
+    ``._name``) are no images. Results carry names of the files, so that masks go to ``DIR/<folder>/<name>.png``; the
+    folder of ``<video>/origin/*.jpg`` (the VSPW layout) is ``<video>``. A name is what tells a file from the others:
+    ``a`` alone, ``a.jpg`` beside ``a.png``, ``left/a`` beside ``right/a``.
 
     Args:
-        pattern: folder or glob.
+        pattern: file, folder or glob.
         rate: frames a second.
     """
 
     def __init__(self, pattern: str, rate: Fraction = Fraction(25)) -> None:
-        folder = Path(pattern)
-        found = folder.iterdir() if folder.is_dir() else map(Path, glob.glob(pattern))
-        self.files = sorted((f for f in found if f.suffix.lower() in SUFFIXES and f.is_file()), key=_natural)
-        if not self.files:
+        given = Path(pattern)
+        if given.is_file():
+            found: Iterable[Path] = [given]
+        else:
+            found = given.iterdir() if given.is_dir() else map(Path, glob.glob(pattern))
+        files = [f for f in found if f.suffix.lower() in SUFFIXES and f.is_file() and not f.name.startswith(".")]
+        if not files and not given.is_file():
             raise VideoError(f"{pattern} has no images", f"give a folder or pattern with {', '.join(SUFFIXES)}")
-        self.path = folder if folder.is_dir() else self.files[0].parent
+        self.files = sorted(files or [given], key=_natural)
+        self.path = given if given.exists() else Path(os.path.commonpath([f.parent.absolute() for f in self.files]))
         home = self.path.resolve()
-        self.name = home.parent.name if home.name == "origin" else home.name
+        self.name = home.stem if given.is_file() else home.parent.name if home.name == "origin" else home.name
+        self.names = frame_names(self.files)
         self.rate, self.time_base, self.frames = rate, 1 / rate, len(self.files)
         self.height, self.width = read_image(self.files[0]).shape[:2]
+        self._told = False
 
     def __iter__(self) -> Iterator[VideoFrame]:
         for index in range(len(self.files)):
@@ -54,10 +67,51 @@ class ImageSource(FrameSource):
                 f"{file} is {rgb.shape[1]}x{rgb.shape[0]}, the first image {self.width}x{self.height}",
                 "give images of one size",
             )
-        return VideoFrame(rgb, index, float(index * self.time_base), name=file.stem)
+        if not self._told and is_transparent(file):
+            self._told = True
+            log.warning("%s: transparency is ignored", file)
+        return VideoFrame(rgb, index, float(index * self.time_base), name=self.names[index])
 
     def last_frame(self) -> VideoFrame:
         return self.frame(len(self.files) - 1)
+
+
+def frame_names(files: Sequence[Path]) -> list[str]:
+    """A name for every file that no other has, also where capitals do not count: as short as that allows."""
+    home = Path(os.path.commonpath([f.parent.absolute() for f in files]))
+    inner = [f.absolute().relative_to(home) for f in files]
+    for name in (
+        lambda f: f.stem,
+        lambda f: f.name,
+        lambda f: f.with_suffix("").as_posix(),
+        lambda f: f.as_posix(),
+    ):
+        names = [name(f) for f in inner]
+        if len({n.casefold() for n in names}) == len(names):
+            return names
+    return [f"{number:06d}-{f.stem}" for number, f in enumerate(files)]
+
+
+def is_still(file: Path) -> bool:
+    """Whether a file is a picture and no video: an image that does not move."""
+    if file.suffix.lower() not in SUFFIXES or not file.is_file():
+        return False
+    try:
+        with Image.open(file) as image:
+            return getattr(image, "n_frames", 1) == 1 or image.format in ("TIFF", "MPO")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return True  # the reader of images says what is wrong
+
+
+def is_transparent(file: Path) -> bool:
+    """Whether an image has pixels that are not opaque."""
+    try:
+        with Image.open(file) as image:
+            if image.mode not in ("RGBA", "LA", "PA") and "transparency" not in image.info:
+                return False
+            return image.convert("RGBA").getextrema()[3][0] < 255  # type: ignore[index]
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return False
 
 
 def read_image(file: Path) -> npt.NDArray[np.uint8]:
@@ -72,6 +126,10 @@ def read_image(file: Path) -> npt.NDArray[np.uint8]:
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
 
 
-def _natural(file: Path) -> list[tuple[int, int | str]]:
-    parts = re.split(r"(\d+)", file.name)
-    return [(0, int(p)) if p.isdigit() else (1, p) for p in parts if p]
+def _natural(file: Path) -> list[list[tuple[int, int | str]]]:
+    """Folder by folder, numbers as numbers."""
+
+    def parts(text: str) -> list[tuple[int, int | str]]:
+        return [(0, int(p)) if p.isdigit() else (1, p) for p in re.split(r"([0-9]+)", text) if p]
+
+    return [parts(str(part)) for part in file.parts]

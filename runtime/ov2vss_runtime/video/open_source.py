@@ -6,17 +6,16 @@ To add a kind: a class with the members of :class:`ov2vss_runtime.video.source.S
 
 from __future__ import annotations
 
-import re
 import sys
 from pathlib import Path
 
 from ov2vss_runtime.errors import VideoError
+from ov2vss_runtime.video.containers import URL
 from ov2vss_runtime.video.file import VideoReader
-from ov2vss_runtime.video.images import ImageSource
+from ov2vss_runtime.video.images import ImageSource, is_still
 from ov2vss_runtime.video.live import CameraSource, NetworkSource, RawSource
 from ov2vss_runtime.video.source import Source, SourceOptions
 
-URL = re.compile(r"(rtsp|rtsps|rtmp|http|https|udp|tcp|srt|rtp)://", re.I)
 RAW_FORMATS = ("rgb24", "bgr24", "gray8")
 
 
@@ -26,6 +25,7 @@ def open_source(source: str | Path, options: SourceOptions | None = None) -> Sou
     ========================  =====================================================
     ``video.mp4``             a file
     ``frames/``, ``a/*.jpg``  images, in the order of their names
+    ``photo.jpg``             one image
     ``0``                     a camera, by index
     ``rtsp://..., http://``   a network stream (also rtmp, udp, tcp, srt, rtp)
     ``-``                     raw frames on standard input (:attr:`SourceOptions.raw`)
@@ -44,6 +44,6 @@ def open_source(source: str | Path, options: SourceOptions | None = None) -> Sou
     if text.isdigit() and not Path(text).exists():
         return CameraSource(int(text), options.rate)
     path = Path(text)
-    if path.is_dir() or (any(c in text for c in "*?[") and not path.exists()):
+    if path.is_dir() or is_still(path) or (any(c in text for c in "*?[") and not path.exists()):
         return ImageSource(text, options.rate)
     return VideoReader(path)
