@@ -81,6 +81,9 @@ class CityscapesVideos(ImageVideos):
                 f"{labels} holds no *_gtFine_labelTrainIds.png or *_gtFine_labelIds.png", "unpack gtFine there"
             )
 
+    def id_table(self, video: int) -> npt.NDArray[np.uint8]:
+        return self._tables[video]
+
     def mask(self, video: int, index: int) -> npt.NDArray[np.uint8]:
         return self._tables[video][super().mask(video, index)]
 

@@ -68,6 +68,11 @@ class FolderVideos(ImageVideos):
                 raise OV2VSSError(f"{path}: {self.root / 'data' / name} does not exist", "list folders of data/")
         return [name for name in names if name in self.videos]
 
+    def stray_masks(self, video: int) -> list[Path]:
+        folder = self.root / "data" / self.videos[video] / "mask"
+        used = set(self._masks[video].values())
+        return sorted(p for p in folder.glob("*") if p not in used and not p.name.startswith("."))
+
     def _unseen(self, path: Path) -> list[int]:
         if not path.is_file():
             return []

@@ -13,6 +13,8 @@ from ov2vss.data.source import CorruptFile
 from ov2vss_runtime.bundle.vocabulary import Vocabulary
 
 IMAGES = (".jpg", ".jpeg", ".png")
+ID_MODES = ("L", "P", "I;16")
+"""Pillow's names of the kinds of images that hold one number a pixel."""
 CACHE_BYTES = 1 << 30
 """Decoded images that a data set keeps in memory at most; what comes later is read again each time."""
 
@@ -30,7 +32,7 @@ def read_ids(path: Path) -> npt.NDArray[np.unsignedinteger]:
 def _read(path: Path, mode: str | None) -> npt.NDArray:
     try:
         with Image.open(path) as image:
-            if mode is None and image.mode not in ("L", "P", "I;16"):
+            if mode is None and image.mode not in ID_MODES:
                 raise CorruptFile(f"{path} is a {image.mode} image", "store class ids in one channel or as a palette")
             # A copy that can be written to: PIL's own memory cannot.
             return np.array(image if mode is None else image.convert(mode))
@@ -60,6 +62,20 @@ class ImageVideos:
 
     def labelled(self, video: int) -> list[int]:
         return sorted(self._masks[video])
+
+    def frame_file(self, video: int, index: int) -> Path:
+        return self._frames[video][index]
+
+    def mask_file(self, video: int, index: int) -> Path:
+        return self._masks[video][index]
+
+    def id_table(self, video: int) -> npt.NDArray[np.uint8] | None:
+        """Look-up table from stored ids to raw ids; None where files hold raw ids."""
+        return None
+
+    def stray_masks(self, video: int) -> list[Path]:
+        """Files among the masks that belong to no frame."""
+        return []
 
     def frame(self, video: int, index: int) -> npt.NDArray[np.uint8]:
         return self._cached_read(self._frames[video][index], read_rgb)
