@@ -5,18 +5,23 @@ Every field can be overridden with ``ov2vss-train --set name=value``; model fiel
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ov2vss.errors import OV2VSSError
 from ov2vss.model.config import IMAGENET80, ModelConfig
+from ov2vss.settings_errors import setting_error, unknown_setting
+
+MAX_SIDE, MAX_SCALE = 8192, 16
+"""Beyond these a size or a scale is a slip of the keyboard."""
 
 
 class TrainConfig(BaseModel):
     """Everything that decides a training run. Two runs with equal configs on one machine end with equal weights."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     preset: str = "custom"
     model: ModelConfig = ModelConfig()
@@ -39,8 +44,9 @@ class TrainConfig(BaseModel):
     reverse: bool = True
     flip: bool = True
     photometric: bool = True
-    hold_out_unseen: bool = False
-    """Make pixels of the data set's unseen classes void in training."""
+    hold_out_unseen: bool | None = None
+    """Make pixels of the data set's unseen classes void in training. Unset: of the generated clips yes, else no; read
+    it through :attr:`holds_out`."""
     mask_unseen_pixels: bool = False
     """Paint pixels of held-out classes over in the frames too, with the mean colour, wherever a frame has a mask."""
     labelled_frames: int = Field(1, ge=1)
@@ -54,17 +60,17 @@ class TrainConfig(BaseModel):
     accumulate: int = Field(1, ge=1)
     """Parts that a step is computed in, one after the other, to save memory."""
     lr: float = Field(3e-6, gt=0)
-    head_lr_factor: float = 10.0
-    weight_decay: float = 1e-2
-    warmup: int = 1500
-    poly_power: float = 0.9
-    clip_grad: float = 0.0
+    head_lr_factor: float = Field(10.0, ge=0)
+    weight_decay: float = Field(1e-2, ge=0)
+    warmup: int = Field(1500, ge=0)
+    poly_power: float = Field(0.9, ge=0)
+    clip_grad: float = Field(0.0, ge=0)
     """Largest norm of the gradient; 0 for no limit."""
-    alpha: float = 1.0
+    alpha: float = Field(1.0, ge=0)
     """Weight of the main loss (Eq. 15)."""
-    beta: float = 1.0
+    beta: float = Field(1.0, ge=0)
     """Weight of the auxiliary loss."""
-    gamma: float = 0.0
+    gamma: float = Field(0.0, ge=0)
     """Weight of the dense loss, for image encoders that are trained (see ov2vss/train/loss.py)."""
     class_balance: float = Field(0.0, ge=0)
     """Exponent b of the weight (median frequency / frequency) ^ b of a class's pixels in every loss; 0 for none."""
@@ -74,12 +80,12 @@ class TrainConfig(BaseModel):
     """Vocabulary file (or ``street``) of other words for classes, drawn at random in training."""
     prompt_sampling: float = Field(0.5, ge=0, le=1)
     """Share of the classes of an iteration that take one random wording in one random template, not their mean."""
-    text_mixing: float = Field(0.0, ge=0)
+    text_mixing: float = Field(0.0, ge=0, le=1)
     """Largest share of a random unrelated word that is mixed into a class's drawn wording."""
-    negatives: int = 0
+    negatives: int = Field(0, ge=0)
     """Words without pixels that are added to the vocabulary of each iteration."""
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
-    seed: int = 0
+    seed: int = Field(0, ge=0)
     workers: int = Field(1, ge=0)
     save_every: int = Field(500, ge=1)
     validate_every: int = Field(0, ge=0)
@@ -88,19 +94,29 @@ class TrainConfig(BaseModel):
     @model_validator(mode="after")
     def _multiples_of_32(self) -> TrainConfig:
         for name, (h, w) in (("size", self.size), ("crop", self.crop)):
-            if h % 32 or w % 32 or h < 64 or w < 64:
-                raise ValueError(f"{name}={h}x{w} must be multiples of 32, at least 64")
+            if h % 32 or w % 32 or not 64 <= min(h, w) <= max(h, w) <= MAX_SIDE:
+                raise ValueError(f"{name}={h}x{w} must be multiples of 32, 64 to {MAX_SIDE}")
+        low, high = self.scale
+        if not 0 < low <= high <= MAX_SCALE:
+            raise ValueError(f"scale={low:g},{high:g} must rise, between 0 and {MAX_SCALE}")
+        if not self.alpha and not self.beta and not self.gamma:
+            raise ValueError("alpha, beta and gamma are all 0: there is no loss to train with")
         if self.labelled_frames > self.model.references + 1:
             raise ValueError(f"labelled_frames={self.labelled_frames}: a clip has {self.model.references + 1} frames")
         if self.batch % self.accumulate:
             raise ValueError(f"batch={self.batch} must be a multiple of accumulate={self.accumulate}")
-        if self.mask_unseen_pixels and not self.hold_out_unseen:
+        if self.mask_unseen_pixels and not self.holds_out:
             raise ValueError("mask_unseen_pixels needs hold_out_unseen=true")
         if self.clip_weights and not self.model.has_clip:
             raise ValueError("this model has no CLIP to give weights to")
         if (self.wordings or self.text_mixing) and not self.prompt_sampling:
             raise ValueError("wordings and text_mixing need prompt_sampling above 0")
         return self
+
+    @property
+    def holds_out(self) -> bool:
+        """Whether training sees the pixels of the data set's unseen classes as void."""
+        return self.data == "shapes" if self.hold_out_unseen is None else self.hold_out_unseen
 
 
 PAPER_MODEL = ModelConfig(image_encoder="clip", text_encoder="clip", embed_dim=512, templates=IMAGENET80)
@@ -219,29 +235,34 @@ FINE_TUNING = {"iterations": 200, "per_frame_iterations": 170, "warmup": 20}
 """The schedule of ``--init`` without a preset."""
 
 
+def named_preset(name: str) -> TrainConfig:
+    """A preset by its name."""
+    if name not in PRESETS:
+        near = get_close_matches(name, PRESETS, 1)
+        hint = f"did you mean {near[0]}? Else c" if near else "c"
+        raise OV2VSSError(f"preset {name!r} does not exist", f"{hint}hoose one of: {', '.join(PRESETS)}")
+    return PRESETS[name]
+
+
 def configure(preset: str | TrainConfig, overrides: list[str], **values: object) -> TrainConfig:
     """A preset, or other settings, with ``key=value`` overrides (``model.width=128``); ``values`` are further top-level
     fields."""
-    if isinstance(preset, str) and preset not in PRESETS:
-        raise OV2VSSError(f"preset {preset!r} does not exist", f"choose one of: {', '.join(PRESETS)}")
-    data = (PRESETS[preset] if isinstance(preset, str) else preset).model_dump()
+    data = (named_preset(preset) if isinstance(preset, str) else preset).model_dump()
+    known = [k for k in data if k != "model"] + [f"model.{k}" for k in data["model"]]
     data.update({k: v for k, v in values.items() if v is not None})
     for override in overrides:
         key, separator, value = override.partition("=")
-        path = key.strip().split(".")
-        target = data
-        for part in path[:-1]:
-            target = target.get(part) if isinstance(target, dict) else None  # type: ignore[assignment]
-        if not separator or not isinstance(target, dict) or path[-1] not in target:
-            known = ", ".join([*(k for k in data if k != "model"), "model.<field>"])
-            raise OV2VSSError(f"--set {override!r} names no setting", f"write key=value with one of: {known}")
-        target[path[-1]] = _value(value.strip(), target[path[-1]])
+        key = key.strip()
+        if not separator:
+            raise OV2VSSError(f"--set {override!r} has no value", f"write --set {key}=VALUE")
+        if key not in known:
+            raise OV2VSSError(f"--set {override!r} names no setting", unknown_setting(key, known))
+        target, name = (data["model"], key.removeprefix("model.")) if key.startswith("model.") else (data, key)
+        target[name] = _value(value.strip(), target[name])
     try:
         return TrainConfig.model_validate(data)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(p) for p in first["loc"]) or "settings"
-        raise OV2VSSError(f"{where}: {first['msg']}", "correct the value given with --set") from None
+        raise setting_error(error, "correct the value given with --set") from None
 
 
 def _value(text: str, current: object) -> object:

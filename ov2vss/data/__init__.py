@@ -12,26 +12,25 @@ from ov2vss.errors import OV2VSSError
 SHAPES = "shapes"
 
 
-def open_videos(data: str, split: str, cache: bool = False, stills: bool = False) -> VideoSet:
+def open_videos(data: str, split: str, cache: bool = False, stills: bool = False, hold_out: bool = True) -> VideoSet:
     """``shapes`` for the generated clips, a folder with ``gtFine`` for Cityscapes, else one in the VSPW layout.
 
     Args:
         data, split: what to open.
         cache: keep decoded images in memory.
         stills: take every frame as a video of its own; without it only those of the folders in ``stills.txt``.
+        hold_out: of the generated clips, show the unseen compositions in ``test`` alone.
     """
-    videos: VideoSet
-    listed: list[str] = []
-    if data == SHAPES:
-        videos = ShapesVideos(split)
-    elif (Path(data) / "gtFine").is_dir():
-        videos = CityscapesVideos(data, split, cache)
-    else:
-        videos = folder = FolderVideos(data, split, cache)
-        listed = folder.stills
+    videos: VideoSet = ShapesVideos(split, hold_out) if data == SHAPES else open_files(data, split, cache)
+    listed = videos.stills if isinstance(videos, FolderVideos) else []
     if stills:
         return StillFrames(videos)
     return StillFrames(videos, listed) if listed else videos
+
+
+def open_files(data: str, split: str, cache: bool = False) -> CityscapesVideos | FolderVideos:
+    """Videos of image files as they lie in their folders, stills among them too."""
+    return (CityscapesVideos if (Path(data) / "gtFine").is_dir() else FolderVideos)(data, split, cache)
 
 
 def labelled_split(data: str) -> str | None:
@@ -56,5 +55,6 @@ __all__ = [
     "StillFrames",
     "VideoSet",
     "labelled_split",
+    "open_files",
     "open_videos",
 ]

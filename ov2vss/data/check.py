@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from ov2vss.data import SHAPES, open_videos
+from ov2vss.data import SHAPES, open_files, open_videos
 from ov2vss.data.defects import Finding, MaskFacts, SplitFacts, defects, overlaps
 from ov2vss.data.images import ID_MODES, ImageVideos
 from ov2vss.errors import OV2VSSError
@@ -58,8 +58,7 @@ def check_data(data: str, hold_out_unseen: bool = False, quick: bool = False, sp
     wanted = splits or tuple(s for s in SPLITS if _has(data, s)) or ("train",)
     facts, overlap = [], {}
     for split in wanted:
-        videos = open_videos(data, split)
-        assert isinstance(videos, ImageVideos)
+        videos = open_files(data, split)
         facts.append(_split(videos, split, QUICK if quick else None))
         overlap[split] = set(videos.videos)
     classes = list(videos.classes.names)

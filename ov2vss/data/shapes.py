@@ -56,15 +56,17 @@ class ShapesVideos:
 
     Args:
         split: ``train`` (seen compositions only), ``val`` (seen only, for choosing) or ``test`` (all compositions).
+        hold_out: False shows all compositions in ``train`` and ``val`` too.
     """
 
-    def __init__(self, split: str) -> None:
+    def __init__(self, split: str, hold_out: bool = True) -> None:
         if split not in CLIPS:
             raise OV2VSSError(f"the generated clips have no split {split!r}", f"choose one of: {', '.join(CLIPS)}")
         names = [f"{colour} {shape}" for colour in COLOURS for shape in SHAPES]
         self.classes = Vocabulary.from_lines([BACKGROUND, *names], "shapes")
         self.unseen = [self.classes.names.index(name) for name in HELD_OUT]
         self.split = split
+        self._hidden = self.unseen if hold_out and split != "test" else []
         self.videos = [f"{split}-{i:04d}" for i in range(CLIPS[split])]
         self._scene = lru_cache(maxsize=512)(self._make_scene)
 
@@ -102,7 +104,7 @@ class ShapesVideos:
     def _make_scene(self, video: int) -> _Scene:
         rng = np.random.default_rng(self._key(video))
         names = self.classes.names
-        allowed = [k for k in range(1, len(names)) if self.split == "test" or k not in self.unseen]
+        allowed = [k for k in range(1, len(names)) if k not in self._hidden]
         cells = ((SIZE[0] + 2 * MARGIN) // CELL + 2, (SIZE[1] + 2 * MARGIN) // CELL + 2)
         ground = rng.uniform(70, 180) + rng.uniform(-20, 20, 3) + 30 * rng.normal(0, 1, (*cells, 1))
         drift = rng.uniform(-1.5, 1.5, 2)

@@ -26,7 +26,8 @@ UNKNOWN = 65_535
     "--pred", default=None, type=click.Path(path_type=Path), help="Predictions DIR/<video>/<frame>.png, raw ids."
 )
 @click.option("--data", required=True, help="A folder in the VSPW layout, or 'shapes'.")
-@click.option("--split", default="test", show_default=True)
+@click.option("--split", default=None, help="Split of the data set [default: test; with --check all].")
+@click.option("--check", is_flag=True, help="Look at all masks of --data, say what is wrong with them, and stop.")
 @click.option(
     "--protocol",
     default="all",
@@ -65,7 +66,8 @@ def main(
     bundle: str | None,
     pred: Path | None,
     data: str,
-    split: str,
+    split: str | None,
+    check: bool,
     protocol: str,
     vocab: str | None,
     gap: int | None,
@@ -84,12 +86,26 @@ def main(
       ov2vss-eval --ckpt runs/street --data camvid --split test --gap 1
       ov2vss-eval --bundle street-lite --data camvid --gap 1 --vocab paraphrases.txt
       ov2vss-eval --pred predictions/ --data camvid --json scores.json
+      ov2vss-eval --check --data my-masks
     """
     from ov2vss.data import open_videos
     from ov2vss.errors import OV2VSSError
     from ov2vss.evaluate.evaluate import Protocol, evaluate, make_protocol, predict_with
     from ov2vss_runtime.bundle.vocabulary import Vocabulary
 
+    if check:
+        from ov2vss.data.check import check_data
+        from ov2vss.data.check_table import as_json as report_json
+        from ov2vss.train.report import print_check
+
+        if ckpt is not None or bundle is not None or pred is not None:
+            raise click.UsageError("--check looks at --data alone: leave out --ckpt, --bundle and --pred")
+        found = check_data(data, splits=(split,) if split else ())
+        if json_file is not None and str(json_file) != "-":
+            write_json(json_file, report_json(found))
+        print_check(found, str(json_file) == "-")
+        return
+    split = split or "test"
     if sum(x is not None for x in (ckpt, bundle, pred)) != 1:
         raise click.UsageError("give exactly one of --ckpt, --bundle and --pred")
     if per_frame and ckpt is None:

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
 from ov2vss.data.label_tables import label_table, protocol_classes
 from ov2vss.data.source import CorruptFile, VideoSet
 from ov2vss.errors import OV2VSSError
 from ov2vss.evaluate.metrics import Confusion, group_scores, video_consistency
 from ov2vss_runtime.bundle.vocabulary import Vocabulary
+from ov2vss_runtime.progress import Progress
 from ov2vss_runtime.stream.stream import Stream
 
 log = logging.getLogger("ov2vss")
@@ -135,7 +135,7 @@ def tally(
 
     Args:
         videos, protocol, predict: what is evaluated, how, and what makes the label maps.
-        progress: show a bar on a terminal.
+        progress: show a bar on a terminal, and lines of text elsewhere.
         strict: raise CorruptFile at the first image or mask that cannot be read, instead of leaving it out.
         share: ``(i, n)`` takes every n-th video from the i-th on.
     """
@@ -143,9 +143,7 @@ def tally(
     result = Tally(Confusion(len(protocol.classes), len(protocol.vocabulary)), np.zeros((len(WINDOWS), 2)))
     chosen = [v for v in range(share[0], len(videos.videos), share[1]) if videos.labelled(v)]
     lengths = {v: videos.labelled(v)[-1] + 1 for v in chosen}
-    with tqdm(
-        total=sum(lengths.values()), desc="evaluate", unit="frame", disable=None if progress else True, leave=False
-    ) as bar:
+    with Progress(sum(lengths.values()), "evaluate", "frame", show=progress) as bar:
         for video in chosen:
             labelled = set(videos.labelled(video))
             dense = len(labelled) == videos.length(video)

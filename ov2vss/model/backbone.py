@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
+
 import timm
 import torch
 from torch import Tensor, nn
@@ -22,7 +24,7 @@ class Backbone(nn.Module):
     def __init__(self, name: str, mean: tuple[float, ...], std: tuple[float, ...], freeze_norm: bool) -> None:
         super().__init__()
         if not timm.is_model(name):
-            near = ", ".join(timm.list_models(f"*{name.split('_')[-1]}*")[:6]) or "see timm.list_models()"
+            near = ", ".join(get_close_matches(name, timm.list_models(), 4)) or "resnet50, tf_efficientnet_lite0"
             raise OV2VSSError(
                 f"backbone {name!r} is not a timm model", f"take one that timm knows, for example: {near}"
             )

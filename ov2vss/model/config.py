@@ -21,7 +21,7 @@ class ModelConfig(BaseModel):
     are the switches of the paper's ablations (Table III).
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     backbone: str = "resnet101"
     """Name of a timm network that offers ``features_only`` levels at strides 4, 8, 16 and 32."""
@@ -43,7 +43,7 @@ class ModelConfig(BaseModel):
 
     image_encoder: Literal["dense-head", "clip"] = "dense-head"
     """Where the dense vision-language features F^V come from: a trained head on the backbone, or frozen CLIP."""
-    dense_width: int = 128
+    dense_width: int = Field(128, ge=1)
     text_encoder: Literal["minilm", "words", "clip"] = "minilm"
     clip_model: str = "ViT-B-16"
     """open_clip's name of the CLIP architecture."""
@@ -51,17 +51,17 @@ class ModelConfig(BaseModel):
     """open_clip's tag of its weights; it decides the activation and the normalisation, also with a weights file."""
     clip_tokens: int = Field(576, ge=1)
     """About how many patches CLIP sees of a frame (18 x 32 for 16:9)."""
-    embed_dim: int = 384
+    embed_dim: int = Field(384, ge=1)
     """D, the width of the vision-language space."""
     templates: tuple[str, ...] = ("a photo of a {}.",)
     """Prompts whose embeddings are averaged for one class; ``{}`` is replaced by the name. ``imagenet80`` alone stands
     for the 80 prompts that CLIP was evaluated with. Read them through :attr:`prompts`."""
 
-    cost_width: int = 16
+    cost_width: int = Field(16, ge=1)
     """c, channels of the refined cost volume of one class."""
-    position_width: int = 64
-    decoder_width: int = 64
-    decoder_groups: int = 4
+    position_width: int = Field(64, ge=1)
+    decoder_width: int = Field(64, ge=1)
+    decoder_groups: int = Field(4, ge=1)
 
     stcf: bool = True
     stcf_residual: bool = False
@@ -76,6 +76,8 @@ class ModelConfig(BaseModel):
         for name, value in (("width", self.width), ("embed_dim", self.embed_dim)):
             if value % self.heads:
                 raise ValueError(f"{name}={value} must be a multiple of heads={self.heads}")
+        if min(self.std) <= 0:
+            raise ValueError(f"std={','.join(f'{x:g}' for x in self.std)} must be above 0")
         if self.decoder_width % self.decoder_groups:
             raise ValueError(
                 f"decoder_width={self.decoder_width} must be a multiple of decoder_groups={self.decoder_groups}"

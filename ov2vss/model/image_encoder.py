@@ -12,6 +12,7 @@ from __future__ import annotations
 from torch import nn
 
 from ov2vss.clip import ClipSource, build_clip, clip_settings, load_clip
+from ov2vss.errors import OV2VSSError
 from ov2vss.model.clip_dense import ClipDense
 from ov2vss.model.config import ModelConfig
 from ov2vss.model.dense_head import DenseHead
@@ -40,7 +41,8 @@ def _dense(config: ModelConfig, clip: nn.Module) -> ClipDense:
     settings = clip_settings(config.clip_model, config.clip_pretrained)
     encoder = ClipDense(clip.visual, config.clip_tokens, settings.mean, settings.std)
     if encoder.visual.output_dim != config.embed_dim:
-        raise ValueError(
-            f"model.embed_dim={config.embed_dim}, but {config.clip_model} gives {encoder.visual.output_dim}"
+        raise OV2VSSError(
+            f"model.embed_dim={config.embed_dim}, but {config.clip_model} gives {encoder.visual.output_dim}",
+            f"set model.embed_dim={encoder.visual.output_dim}",
         )
     return encoder

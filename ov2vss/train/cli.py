@@ -7,12 +7,15 @@ import os
 import time
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ov2vss.options import clip_options, strict_option
 from ov2vss_runtime.console import CONTEXT, print_json, program
+
+if TYPE_CHECKING:
+    from ov2vss.presets import TrainConfig
 
 log = logging.getLogger("ov2vss")
 
@@ -40,6 +43,8 @@ log = logging.getLogger("ov2vss")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting; may be repeated.")
 @clip_options
 @strict_option
+@click.option("--check", is_flag=True, help="Look at all masks of --data, say what is wrong with them, and stop.")
+@click.option("--no-score", is_flag=True, help="Do not stream the labelled split through the model at the end.")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as one JSON object on the last line.")
 @program
 def main(
@@ -53,6 +58,8 @@ def main(
     clip_weights: str | None,
     download: bool,
     strict: bool,
+    check: bool,
+    no_score: bool,
     as_json: bool,
 ) -> None:
     """Train an OV2VSS model.
@@ -62,19 +69,17 @@ def main(
     \b
       ov2vss-train
       ov2vss-train --preset lite --data camvid --out runs/street
+      ov2vss-train --data my-masks --check
       ov2vss-train --out runs/street --resume
       ov2vss-train --init models/street-lite --data mine --out runs/mine
       ov2vss-train --set iterations=200 --set model.width=16
     """
-    from ov2vss import checkpoint
-    from ov2vss.data import labelled_split
+    from ov2vss.data import labelled_split, open_videos
+    from ov2vss.data.check import check_data, require_sound
     from ov2vss.errors import OV2VSSError
-    from ov2vss.presets import FITTED, configure
-    from ov2vss.torch_engine import PerFrameEngine, TorchEngine
-    from ov2vss.train.loop import Trainer
-    from ov2vss.train.memory import keep_freed_memory
-    from ov2vss.train.start import fit_frames, further, start_from
-    from ov2vss.train.validate import validate
+    from ov2vss.presets import FITTED, configure, named_preset
+    from ov2vss.train.preflight import check_settings
+    from ov2vss.train.report import announce, print_check
 
     if resume:
         if out is None:
@@ -85,28 +90,58 @@ def main(
                 "--resume takes its settings from the run",
                 "leave out --preset, --data, --init, --stills, --clip-weights and every --set but iterations=N",
             )
+        from ov2vss import checkpoint
+        from ov2vss.train.start import further
+
         config = further(checkpoint.find(out, "last"), list(overrides))
     else:
         if init is not None and data is None:
             raise OV2VSSError("--init needs something to train on", "add --data DIR")
-        base = preset or "tiny" if init is None else start_from(init, preset)
-        own_size = any(o.partition("=")[0].strip() in ("size", "crop") for o in overrides)
+        if init is not None and not init.startswith("clip:") and not Path(init).exists():
+            raise OV2VSSError(f"--init {init} does not exist", "give the folder that ov2vss-train printed")
+        base: str | TrainConfig = preset or "tiny"
+        named_preset(preset or "tiny")
+        if data is not None and not check:
+            open_videos(data, "train")
+        if init is not None:
+            from ov2vss.train.start import start_from
+
+            base = start_from(init, preset)
         config = configure(base, list(overrides), data=data, clip_weights=clip_weights, stills=stills or None)
+        own_size = any(o.partition("=")[0].strip() in ("size", "crop") for o in overrides)
         if config.preset in FITTED and not own_size:
+            from ov2vss.train.start import fit_frames
+
             config = fit_frames(config)
             log.info("frames of %d x %d (height x width), for the aspect of the training videos", *config.size)
-        if out is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        if out is None and int(os.environ.get("WORLD_SIZE", "1")) > 1 and not check:
             raise OV2VSSError("several processes need one run folder", "add --out RUN")
         out = out or Path("runs") / f"{config.preset}-{datetime.now():%Y%m%d-%H%M%S}"
-        if any(out.glob("step-*")) if out.is_dir() else out.exists():
+        if not check and (any(out.glob("step-*")) if out.is_dir() else out.exists()):
             raise OV2VSSError(f"{out} already holds a run", "add --resume, or choose another --out")
+    # Nothing of this needs torch, whose import takes longer than all of it.
+    if check:
+        print_check(check_data(config.data, config.holds_out), as_json)
+        return
+    check_settings(config)
+    if os.environ.get("RANK", "0") == "0":
+        found = check_data(config.data, config.holds_out, quick=True)
+        announce(found)
+        require_sound(found)
+
+    from ov2vss import checkpoint
+    from ov2vss.torch_engine import PerFrameEngine, TorchEngine
+    from ov2vss.train.loop import Trainer
+    from ov2vss.train.memory import keep_freed_memory
+    from ov2vss.train.validate import validate
+
     keep_freed_memory()
     began = time.perf_counter()
     trainer = Trainer(config, out, resume, strict, download)
     log.info("training %s on %s for %d iterations -> %s", config.preset, config.data, config.iterations, out)
     trainer.fit()
     trained = checkpoint.find(out)
-    split = labelled_split(config.data)
+    split = None if no_score else labelled_split(config.data)
     report: dict[str, Any] = {"checkpoint": str(out)}
     if split is not None:
         model = trained.build(trained.run.clip_source(download=download)).to(trainer.fabric.device)
@@ -118,7 +153,9 @@ def main(
     if as_json:
         print_json(report)
         return
-    if split is None:
+    if no_score:
+        click.echo(f"not scored: ov2vss-eval --ckpt {out} --data {config.data}")
+    elif split is None:
         click.echo("not scored: the data set has masks neither in test nor in val")
     else:
         for title, key in (("streamed", split), ("the same model per frame", f"{split}_per_frame")):

@@ -17,11 +17,10 @@ from lightning_fabric import Fabric
 from lightning_fabric.strategies import DDPStrategy
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from ov2vss import checkpoint
 from ov2vss.clip import ClipSource
-from ov2vss.data import SHAPES, open_videos
+from ov2vss.data import open_videos
 from ov2vss.data.clips import ClipDataset, ClipSpec, Steps, collate
 from ov2vss.data.label_tables import label_table
 from ov2vss.errors import OV2VSSError
@@ -31,11 +30,13 @@ from ov2vss.presets import TrainConfig
 from ov2vss.text import TextEncoder, build_text_encoder
 from ov2vss.train.log import CsvLog, no_log
 from ov2vss.train.loss import class_weights, loss_sum
+from ov2vss.train.preflight import check_networks
 from ov2vss.train.start import load_start
 from ov2vss.train.validate import validate
 from ov2vss.train.vocabulary import TrainingVocabulary
 from ov2vss.train.weights import load_backbone_weights
 from ov2vss_runtime.atomic_files import write_json
+from ov2vss_runtime.progress import Progress
 
 log = logging.getLogger("ov2vss")
 LOG_EVERY = 10
@@ -118,9 +119,10 @@ class Trainer:
         self.part = config.batch // parts
         self.fabric.seed_everything(config.seed, verbose=False)
 
-        videos = open_videos(config.data, "train", cache=True, stills=config.stills)
-        hidden = videos.unseen if config.hold_out_unseen or config.data == SHAPES else []
-        if config.hold_out_unseen and not hidden:
+        check_networks(config, download)
+        videos = open_videos(config.data, "train", cache=True, stills=config.stills, hold_out=config.holds_out)
+        hidden = videos.unseen if config.holds_out else []
+        if config.holds_out and not hidden:
             log.warning("%s lists no unseen classes (unseen.txt): all its classes are trained", config.data)
         self.trained = [k for k in range(len(videos.classes)) if k not in hidden]
         table = label_table(len(videos.classes), self.trained)
@@ -205,9 +207,7 @@ class Trainer:
             self.out.mkdir(parents=True, exist_ok=True)
             write_json(self.out / "config.json", self.run.model_dump(mode="json"))
         self.model.train()
-        bar = tqdm(
-            total=config.iterations, initial=self.start, desc="train", unit="it", disable=None if first else True
-        )
+        bar = Progress(config.iterations, "train", "it", self.start, show=first, leave=True)
         with bar, CsvLog(self.out / "log.csv", self.start) if first else nullcontext(no_log) as write:
             iteration = self.start
             while iteration < config.iterations:
@@ -218,10 +218,10 @@ class Trainer:
                     began = time.perf_counter()
                     loss = self._iterate(iteration, [next(parts) for _ in range(config.accumulate)], single)
                     iteration += 1
-                    bar.update()
-                    if iteration % LOG_EVERY == 0 or iteration == config.iterations:
+                    logged = iteration % LOG_EVERY == 0 or iteration == config.iterations
+                    bar.update(f"loss {loss:.3f}" if logged else "")
+                    if logged:
                         rate = self.optimizer.param_groups[0]["lr"]
-                        bar.set_postfix(loss=f"{loss:.3f}")
                         write(iteration, loss, rate, time.perf_counter() - began)
                     if iteration % config.save_every == 0 or iteration == config.iterations:
                         self._save(iteration)

@@ -14,7 +14,7 @@ from ov2vss.data import VideoSet, open_videos
 from ov2vss.errors import OV2VSSError
 from ov2vss.model import OV2VSS
 from ov2vss.model.config import ModelConfig
-from ov2vss.presets import FINE_TUNING, PRESETS, TrainConfig, configure
+from ov2vss.presets import FINE_TUNING, PRESETS, TrainConfig, configure, named_preset
 
 CLIP_PREFIX = "clip:"
 FREE = ("templates", "gap", "freeze_norm")
@@ -67,7 +67,7 @@ def start_from(text: str, preset: str | None) -> TrainConfig:
     found = checkpoint.find(start.path)
     own = found.run.train
     if preset is not None:
-        base = PRESETS[preset]
+        base = named_preset(preset)
         if differing := _differing(base.model, own.model):
             raise OV2VSSError(
                 f"--preset {preset} makes another network than {text} (different: {', '.join(differing)})",

@@ -189,7 +189,7 @@ def test_wordings_are_mixed_with_unrelated_words() -> None:
 
 def test_settings_are_checked() -> None:
     for override, message in [
-        ("iterations", "names no setting"),
+        ("iterations", "has no value"),
         ("no_such=1", "names no setting"),
         ("iterations=many", "iterations"),
         ("crop=100x100", "multiples of 32"),
