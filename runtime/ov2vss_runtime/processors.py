@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
 TOPOLOGY = Path("/sys/devices/system/cpu")
-QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
 def available_threads() -> int:
-    """Physical cores that this process may use: by affinity, hyper-threads counted once, and by the cgroup's quota."""
+    """Physical cores that this process may use, by affinity and by the quota of its cgroup (v1 or v2).
+
+    loky knows affinity, quotas and other systems; under an affinity it counts hyper-threads, which are left out here.
+    """
+    import loky
+
     if hasattr(os, "sched_getaffinity"):
-        count = physical_cores(os.sched_getaffinity(0), TOPOLOGY)
-    else:
-        count = os.cpu_count() or 1
-    return max(1, min(count, quota(QUOTA) or count))
+        return max(1, min(physical_cores(os.sched_getaffinity(0), TOPOLOGY), loky.cpu_count()))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # where a system does not tell its cores
+        return max(1, loky.cpu_count(only_physical_cores=True))
 
 
 def physical_cores(processors: Iterable[int], topology: Path) -> int:
@@ -28,12 +33,3 @@ def physical_cores(processors: Iterable[int], topology: Path) -> int:
         except OSError:
             cores.add(str(number))
     return len(cores)
-
-
-def quota(file: Path) -> int | None:
-    """Whole processors of a cgroup's quota, at least one; None without a limit."""
-    try:
-        limit, period = file.read_text().split()
-        return None if limit == "max" else max(1, int(limit) // int(period))
-    except (OSError, ValueError):
-        return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import OrderedDict
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from platformdirs import user_cache_path
 from tokenizers import Tokenizer
 
 from ov2vss_runtime.bundle.bundle import Bundle
@@ -23,9 +23,9 @@ TEXTS = 20_000
 
 
 def cache_folder(engine: str) -> Path:
-    """Where an engine keeps what it compiled: ``$XDG_CACHE_HOME/ov2vss/<engine>``, or below ``~/.cache``."""
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "ov2vss" / engine
+    """Where an engine keeps what it compiled: in the system's place for caches, ``~/.cache/ov2vss/<engine>`` on Linux
+    (or below ``$XDG_CACHE_HOME``)."""
+    return user_cache_path("ov2vss", appauthor=False) / engine
 
 
 class BundleEngine:
