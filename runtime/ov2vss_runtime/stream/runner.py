@@ -21,8 +21,9 @@ def run(stream: SegmenterStream, targets: Targets) -> dict[str, Any]:
 
     Returns:
         What happened: ``frames`` that came out, ``computed`` that the network saw, ``dropped`` that never went in,
-        ``missing`` that the file lists or holds and that did not decode, ``seconds``, ``fps`` (of frames out), ``stages_ms`` (of each stage, per frame that came out; stages overlap, so
-        that they add up to more than the time that passed), ``outputs``.
+        ``missing`` that the file lists or holds and that did not decode, ``seconds``, ``fps`` (of frames out),
+        ``stages_ms`` (of each stage, per frame that came out; stages overlap, so that they add up to more than the
+        time that passed), ``outputs``.
     """
     source = stream.source
     assert source is not None

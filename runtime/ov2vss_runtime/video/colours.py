@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import av
 import numpy as np
 import numpy.typing as npt
@@ -86,7 +88,7 @@ def _tone_mapping(frame: av.VideoFrame) -> av.filter.Graph:
         graph.add("format", "rgb24"),
         graph.add("buffersink"),
     ]
-    for before, after in zip(steps, steps[1:], strict=False):
+    for before, after in itertools.pairwise(steps):
         before.link_to(after)
     graph.configure()
     return graph

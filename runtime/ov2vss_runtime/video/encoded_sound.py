@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 
 import av
 from av.container import OutputContainer
@@ -72,7 +73,7 @@ class EncodedTrack:
             graph.add("aformat", f"sample_fmts=fltp:sample_rates={self._rate}:channel_layouts={self._layout}"),
             graph.add("abuffersink"),
         ]
-        for before, after in zip(steps, steps[1:], strict=False):
+        for before, after in itertools.pairwise(steps):
             before.link_to(after)
         graph.configure()
         graph.set_audio_frame_size(SAMPLES)

@@ -1,4 +1,4 @@
-"""A source's sound beside its labelled picture: copied where mp4 holds it, else encoded as AAC; it never stops a run."""
+"""A source's sound beside its labelled picture: copied where mp4 holds it, else encoded as AAC; it stops no run."""
 
 from __future__ import annotations
 
