@@ -83,7 +83,7 @@ def has_fast_bf16() -> bool:
     as float32."""
     if torch.cuda.is_available():
         return True
-    found = getattr(torch.cpu, "get_capabilities", dict)()
+    found: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return found.get("architecture") != "x86_64" or bool(found.get("avx512_bf16") or found.get("amx_bf16"))
 
 

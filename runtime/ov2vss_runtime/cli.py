@@ -55,6 +55,8 @@ FILE = click.Path(path_type=Path)
 @click.option("--masks", default=None, type=FILE, help="Write indexed PNGs, DIR/<source>/<frame>.png.")
 @click.option("--jsonl", default=None, type=FILE, help="Write time and area of every class, one JSON object a frame.")
 @click.option("--npz", default=None, type=FILE, help="Write logits or probabilities, DIR/<source>/<frame>.npz.")
+@click.option("--coco", default=None, type=FILE, help="Write COCO annotations with run-length masks.")
+@click.option("--cvat", default=None, type=FILE, help='Write CVAT\'s "Segmentation mask" layout, DIR/<source>/.')
 @click.option(
     "--npz-top",
     default=0,
@@ -145,6 +147,8 @@ def main(
     masks: Path | None,
     jsonl: Path | None,
     npz: Path | None,
+    coco: Path | None,
+    cvat: Path | None,
     npz_top: int,
     alpha: float,
     outlines: bool,
@@ -195,10 +199,12 @@ def main(
         raise OV2VSSError("--out names one file", "use --out-dir for several sources, and not both")
     if no_video and (out is not None or out_dir is not None):
         raise OV2VSSError("--no-video and --out contradict each other", "leave one out")
-    if no_video and masks is None and jsonl is None and npz is None:
-        raise OV2VSSError("nothing would be written", "add --masks, --jsonl or --npz, or leave --no-video out")
-    if jsonl is not None and len(sources) > 1:
-        raise OV2VSSError("--jsonl names one file", "run the sources one by one")
+    if no_video and not any((masks, jsonl, npz, coco, cvat)):
+        raise OV2VSSError(
+            "nothing would be written", "add --masks, --jsonl, --npz, --coco or --cvat, or leave --no-video out"
+        )
+    if (jsonl is not None or coco is not None) and len(sources) > 1:
+        raise OV2VSSError(f"--{'coco' if jsonl is None else 'jsonl'} names one file", "run the sources one by one")
     if npz_top and npz is None:
         raise OV2VSSError("--npz-top is about --npz", "add --npz DIR")
     if confidence and jsonl is None:
@@ -214,14 +220,14 @@ def main(
         video = None if no_video else out or (out_dir or Path()) / f"{source.name}.ov2vss.mp4"
         if video is not None and video.exists() and not video.is_file():
             raise VideoError(f"{video} is not a file", "choose another --out")
-        folders = [None if folder is None else folder / source.name for folder in (masks, npz)]
-        return source, Targets(video, folders[0], jsonl, folders[1], npz_top, style)
+        folders = [None if folder is None else folder / source.name for folder in (masks, npz, cvat)]
+        return source, Targets(video, folders[0], jsonl, folders[1], npz_top, coco, folders[2], style)
 
     # The model first: a live source should not wait for it. Several files are looked at before the first is begun.
     segmenter = Segmenter.load(bundle, backend, precision, threads)
     words = segmenter.words(vocab)
     opened = [open_with_targets(text) for text in sources]
-    if len({target.video or target.masks or target.npz for _, target in opened}) < len(opened):
+    if len({target.video or target.masks or target.npz or target.cvat for _, target in opened}) < len(opened):
         raise OV2VSSError("two sources would write the same output", "rename one of them")
     reports = []
     for source, targets in opened:

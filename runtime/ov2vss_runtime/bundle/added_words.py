@@ -8,7 +8,7 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from ov2vss_runtime.atomic_files import write_json
-from ov2vss_runtime.bundle.bundle import FORMAT_VERSION, MANIFEST, Bundle, FileInfo, file_sha256
+from ov2vss_runtime.bundle.bundle import FORMAT_VERSION, MANIFEST, Bundle, FileInfo, builtin_bundles, file_sha256
 from ov2vss_runtime.bundle.text import class_embeddings
 from ov2vss_runtime.bundle.vocabulary import Vocabulary
 from ov2vss_runtime.engines.onnxruntime import OrtEngine
@@ -24,8 +24,13 @@ def add_vocabulary(folder: Path, name: str, words: Vocabulary) -> int:
         Number of embeddings that were computed (one set for every distinct text graph; 0 if all were there).
 
     Raises:
-        OV2VSSError: the name is taken by other words.
+        OV2VSSError: the name is taken by other words, or the bundle belongs to the installed package.
     """
+    if folder.resolve() in [built_in.resolve() for built_in in builtin_bundles().values()]:
+        raise OV2VSSError(
+            f"{folder.name} is a part of the installed package, which is not changed",
+            f"copy it first (cp -r {folder} my-{folder.name}) and add the words to the copy",
+        )
     bundle = Bundle.open(folder)
     manifest = bundle.manifest
     entries = [list(entry) for entry in words.entries]

@@ -10,15 +10,20 @@ with it. ``#`` starts a comment. On the command line ``;`` stands between classe
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 from ov2vss_runtime.errors import VocabularyError
 
 MAX_ENTRY = 200
 """Characters of one name or synonym; longer ones would be cut by every text encoder in use."""
 MAX_CLASSES = 65_534
+
+
+Words: TypeAlias = "Vocabulary | str | Path | Sequence[str | Sequence[str]] | Mapping[str, str | Sequence[str] | None]"
+"""What :meth:`Vocabulary.parse` takes."""
 
 
 @dataclass(frozen=True)
@@ -83,10 +88,11 @@ class Vocabulary:
         return cls.from_lines(text.splitlines(), str(path))
 
     @classmethod
-    def parse(cls, value: str | Path | Vocabulary | Sequence[str]) -> Vocabulary:
-        """A file, a list of lines, or ``"road; car, automobile"``.
+    def parse(cls, value: Words) -> Vocabulary:
+        """A file, a list, ``"road; car, automobile"``, or a dictionary of synonyms.
 
-        A string is taken as a path when such a file exists or when it ends in ``.txt``.
+        A string is taken as a path when such a file exists or when it ends in ``.txt``. An item of a list is a line, or
+        itself a list of a name and its synonyms; ``{"car": ["automobile"], "sky": None}`` says the same by name.
         """
         if isinstance(value, Vocabulary):
             return value
@@ -101,4 +107,21 @@ class Vocabulary:
             if looks_like_file or exists:
                 return cls.from_file(value)
             return cls.from_lines(value.split(";"), "the words given")
-        return cls.from_lines(list(value), "the words given")
+        if isinstance(value, Mapping):
+            value = [(name, *_several(more)) for name, more in value.items()]
+        return cls.from_lines([_line(item) for item in value], "the words given")
+
+
+def _several(more: str | Sequence[str] | None) -> tuple[str, ...]:
+    return () if more is None else (more,) if isinstance(more, str) else tuple(more)
+
+
+def _line(item: str | Sequence[str]) -> str:
+    """A line of a class list; TypeErrors of what is none are said in words."""
+    parts = [item] if isinstance(item, str) else list(item) if isinstance(item, Sequence) else [item]
+    for part in parts:
+        if not isinstance(part, str):
+            raise VocabularyError(f"the words given: {part!r} is no text", "pass names as strings")
+        if not isinstance(item, str) and "#" in part:
+            raise VocabularyError(f"the words given: {part!r} contains #", "leave it out")
+    return ", ".join(parts)

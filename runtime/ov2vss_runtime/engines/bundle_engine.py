@@ -47,7 +47,7 @@ class BundleEngine:
     def __init__(self, bundle: Bundle, variant: str, threads: int | None, precision: str | None = None) -> None:
         self.bundle, self.variant = bundle, variant
         self.precision = precision or bundle.manifest.variants[variant].precision
-        self.threads = threads or available_threads()
+        self.threads = available_threads() if threads is None else threads
         manifest = bundle.manifest
         self.size: tuple[int, int] = manifest.preprocess.size
         self.wiring = wiring = Wiring.of(manifest, variant)

@@ -16,6 +16,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from ov2vss_runtime.errors import VideoError
+from ov2vss_runtime.outputs.coco import CocoFile
+from ov2vss_runtime.outputs.cvat import CvatFolder
+from ov2vss_runtime.outputs.frame_files import frame_name, make_folder
 from ov2vss_runtime.outputs.masks import MaskWriter
 from ov2vss_runtime.outputs.overlay import Overlay, OverlayStyle
 from ov2vss_runtime.stream.stream import Result
@@ -40,6 +43,8 @@ class Targets:
         jsonl: file of one JSON object a frame.
         npz: folder of ``<frame>.npz``.
         npz_top: classes kept in each position of the arrays; 0 for all logits.
+        coco: file of COCO annotations.
+        cvat: folder in CVAT's "Segmentation mask" layout.
         style: of the overlay.
     """
 
@@ -48,11 +53,13 @@ class Targets:
     jsonl: Path | None = None
     npz: Path | None = None
     npz_top: int = 0
+    coco: Path | None = None
+    cvat: Path | None = None
     style: OverlayStyle = field(default_factory=OverlayStyle)
 
     def paths(self) -> list[str]:
         """All of them."""
-        return [str(p) for p in (self.video, self.masks, self.jsonl, self.npz) if p is not None]
+        return [str(p) for p in (self.video, self.masks, self.jsonl, self.npz, self.coco, self.cvat) if p is not None]
 
 
 @contextmanager
@@ -74,19 +81,11 @@ def open_outputs(
             outputs.append(stack.enter_context(JsonLines(targets.jsonl)))
         if targets.npz is not None:
             outputs.append(Arrays(targets.npz, targets.npz_top))
+        if targets.coco is not None:
+            outputs.append(stack.enter_context(CocoFile(targets.coco, names, source.name)))
+        if targets.cvat is not None:
+            outputs.append(stack.enter_context(CvatFolder(targets.cvat, names)))
         yield outputs, notices
-
-
-def frame_name(result: Result) -> str:
-    """The name that the source gives a frame, or its number."""
-    return result.name if result.name is not None else f"{result.index:06d}"
-
-
-def make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise VideoError(f"{folder} cannot be made ({error.strerror})", "choose another folder") from None
 
 
 class OverlayVideo:

@@ -44,6 +44,21 @@ class Result:
     pts: int | None = None
     name: str | None = None
 
+    def __repr__(self) -> str:
+        """Number, time, size, and the largest words of the frame."""
+        counts = np.bincount(self.labels.ravel(), minlength=self.unknown + 1)
+        shares = [(counts[k] / self.labels.size, name) for k, name in enumerate(self.names) if counts[k]]
+        largest = ", ".join(f"{name} {share:.0%}" for share, name in sorted(shares, reverse=True)[:4])
+        time = "" if self.time is None else f", {self.time:.2f} s"
+        marks = "".join(f", {key}" for key in ("held", "cut") if getattr(self, key))
+        h, w = self.labels.shape
+        return f"<Result {self.index}{time}: {h}x{w}, {largest or 'all unknown'}{marks}>"
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(h, w) of the frame and of the labels."""
+        return self.labels.shape[0], self.labels.shape[1]
+
     @property
     def unknown(self) -> int:
         """The label of pixels that are none of the words."""

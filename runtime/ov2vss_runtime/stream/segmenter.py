@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ov2vss_runtime.bundle.bundle import DEFAULT_BUNDLE, Bundle
-from ov2vss_runtime.bundle.vocabulary import Vocabulary
+from ov2vss_runtime.bundle.vocabulary import Vocabulary, Words
 from ov2vss_runtime.engines.backends import load_engine
 from ov2vss_runtime.engines.bundle_engine import BundleEngine
 from ov2vss_runtime.errors import BackendError, OV2VSSError
@@ -57,15 +57,42 @@ class Segmenter:
             backend: one of :data:`ov2vss_runtime.engines.backends.BACKENDS`.
             precision: one of the bundle's precisions, or ``bf16`` on openvino.
             threads: processor threads; None for the physical cores that the process may use.
+
+        Raises:
+            OV2VSSError: a number of threads below 1, a bundle that cannot be used, an engine that is not installed.
         """
+        if threads is not None and threads < 1:
+            raise OV2VSSError(f"threads={threads}", "give a number of processor threads, or None for all cores")
         opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
         return cls(load_engine(opened, backend, precision, threads))
+
+    @property
+    def names(self) -> list[str]:
+        """The bundle's own words."""
+        return self.bundle.default_vocabulary.names
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) that frames are stretched to for the network; labels have the size of the frames that come in."""
+        return self.engine.size
+
+    @property
+    def precision(self) -> str:
+        """What the graphs compute in: ``fp32``, ``fp16``, ``int8`` or ``bf16``."""
+        return self.engine.precision
+
+    def __repr__(self) -> str:
+        h, w = self.size
+        return (
+            f"<Segmenter {self.bundle.manifest.name!r}: {len(self.names)} words, {h}x{w}, {self.precision}, "
+            f"{type(self.engine).__name__} with {self.threads} threads>"
+        )
 
     def embeddings(self, vocabulary: Vocabulary) -> npt.NDArray[np.float32] | None:
         """Class embeddings from the bundle's cache, or None if these words must go through the text graph."""
         return self.bundle.cached_embeddings(vocabulary, self.variant)
 
-    def words(self, vocabulary: Vocabulary | str | Sequence[str] | None) -> Vocabulary:
+    def words(self, vocabulary: Words | None) -> Vocabulary:
         """The bundle's own words, a vocabulary added to it by name, or what :meth:`Vocabulary.parse` makes of it."""
         if vocabulary is None:
             return self.bundle.default_vocabulary
@@ -77,7 +104,7 @@ class Segmenter:
     def stream(
         self,
         source: str | Path | Source | None = None,
-        vocabulary: Vocabulary | str | Sequence[str] | None = None,
+        vocabulary: Words | None = None,
         gap: int | None = None,
         distant: DistantPolicy | None = None,
         embeddings: npt.NDArray[np.float32] | None = None,
@@ -104,23 +131,28 @@ class Segmenter:
             limit: end after so many frames.
             queue: frames that may wait between reading and labelling.
         """
+        for name, value in (("limit", limit), ("queue", queue)):
+            if value is not None and value < 1:
+                raise OV2VSSError(f"{name}={value}", "give a number of frames, at least 1")
         if every < 1:
             raise OV2VSSError(f"every={every}", "give 1 for every frame, 2 for every second one, and so on")
         words = self.words(vocabulary)
         opened = open_source(source) if isinstance(source, str | Path) else source
         needed = self.engine.can.distant
         if distant is not None and not needed:
-            log.warning("%s looks at every frame alone: --distant has no effect", self.bundle.manifest.name)
+            log.warning("%s looks at every frame alone: a distant frame has no effect", self.bundle.manifest.name)
         last_frame = getattr(opened, "last_frame", None) if needed else None
         if distant == "farthest" and needed and opened is not None and last_frame is None:
-            raise OV2VSSError(f"the last frame of {opened.name} is not known", "use --distant first or reservoir")
+            raise OV2VSSError(
+                f"the last frame of {opened.name} is not known", "take the distant frame 'first' or 'reservoir'"
+            )
         policy: DistantPolicy = distant or ("farthest" if last_frame is not None else "first")
         if opened is not None and needed and distant is None and policy == "first":
-            log.info("%s: its end is not known, so its first frame is the distant one (--distant first)", opened.name)
+            log.info("%s: its end is not known, so its first frame is the distant one", opened.name)
         stream = SegmenterStream(
             self,
             words,
-            gap or self.bundle.manifest.gap,
+            self.bundle.manifest.gap if gap is None else gap,
             policy,
             opened,
             embeddings,
@@ -182,6 +214,7 @@ class SegmenterStream(Stream):
         self.realtime, self.every, self.limit, self.queue = realtime, every, limit, queue
         self.dropped = 0
         self._running: Iterator[Result] | None = None
+        self._begun = False
         super().__init__(
             segmenter.engine,
             vocabulary,
@@ -193,15 +226,23 @@ class SegmenterStream(Stream):
             options,
         )
 
-    def set_vocabulary(
-        self, vocabulary: Vocabulary | str | Sequence[str], embeddings: npt.NDArray[np.float32] | None = None
-    ) -> None:
+    def __repr__(self) -> str:
+        source = f" of {self.source.name!r}" if self.source is not None else ""
+        return f"<SegmenterStream{source} at frame {self.index}: {len(self.names)} words, gap {self.gap}>"
+
+    def set_vocabulary(self, vocabulary: Words, embeddings: npt.NDArray[np.float32] | None = None) -> None:
         words = self.segmenter.words(vocabulary)
         super().set_vocabulary(words, self.segmenter.embeddings(words) if embeddings is None else embeddings)
 
     def __iter__(self) -> Iterator[Result]:
         if self.source is None:
             raise BackendError("this stream has no source to iterate over", "pass one to stream(), or call step(frame)")
+        if self._begun:  # from the first frame again, as a new stream
+            self.close()
+            last = self._distant.last
+            self.reset()
+            self._distant.last = last
+        self._begun = True
         self._running = self._run(self.source)
         return self._running
 

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ov2vss_runtime.bundle.text import class_embeddings
-from ov2vss_runtime.bundle.vocabulary import Vocabulary
+from ov2vss_runtime.bundle.vocabulary import Vocabulary, Words
 from ov2vss_runtime.engines.engine import Engine, FrameFeatures
 from ov2vss_runtime.errors import OV2VSSError
 from ov2vss_runtime.stream import saved
@@ -56,7 +56,7 @@ class Stream:
     def __init__(
         self,
         engine: Engine,
-        vocabulary: Vocabulary | str | Sequence[str],
+        vocabulary: Words,
         templates: Sequence[str],
         gap: int,
         distant: DistantPolicy = "first",
@@ -82,9 +82,7 @@ class Stream:
 
     # -- what may change between frames ----------------------------------------------------------------------------
 
-    def set_vocabulary(
-        self, vocabulary: Vocabulary | str | Sequence[str], embeddings: npt.NDArray[np.float32] | None = None
-    ) -> None:
+    def set_vocabulary(self, vocabulary: Words, embeddings: npt.NDArray[np.float32] | None = None) -> None:
         """Change the words from the next frame on; the state stays."""
         words = Vocabulary.parse(vocabulary)
         if embeddings is None:

@@ -3,9 +3,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ov2vss_runtime.bundle.added_words import add_vocabulary
+from ov2vss_runtime.bundle.bundle import builtin_bundles
 from ov2vss_runtime.bundle.text import class_embeddings
 from ov2vss_runtime.bundle.vocabulary import Vocabulary
-from ov2vss_runtime.errors import VocabularyError
+from ov2vss_runtime.errors import OV2VSSError, VocabularyError
 
 
 def test_names_synonyms_and_comments(tmp_path: Path) -> None:
@@ -61,3 +63,22 @@ def test_class_embeddings_average_synonyms_and_templates() -> None:
     for row, entry in zip(got, words.entries, strict=True):
         mean = np.mean([table[t.format(word)] for word in entry for t in templates], axis=0)
         assert np.allclose(row, mean / np.linalg.norm(mean), atol=1e-6)
+
+
+def test_dictionaries_and_lists_keep_their_synonyms() -> None:
+    wanted = Vocabulary.parse("road; car, automobile, motor car; sky, heaven")
+    assert Vocabulary.parse({"road": None, "car": ["automobile", "motor car"], "sky": "heaven"}) == wanted
+    assert Vocabulary.parse({"road": (), "car": "automobile, motor car", "sky": ("heaven",)}) == wanted
+    assert Vocabulary.parse(["road", ("car", "automobile", "motor car"), "sky, heaven"]) == wanted
+    for broken, said in (({"road": [3]}, "3 is no text"), ([7], "7 is no text"), ({"a#b": None}, "contains #")):
+        with pytest.raises(VocabularyError, match=said):
+            Vocabulary.parse(broken)
+
+
+def test_words_are_not_added_to_the_installed_package(tmp_path: Path) -> None:
+    folder = builtin_bundles()["street-lite"]
+    before = {p.name: (p.stat().st_mtime_ns, p.stat().st_size) for p in folder.iterdir()}
+    for path in (folder, folder / ".." / folder.name):
+        with pytest.raises(OV2VSSError, match=r"part of the installed package.*copy it first \(cp -r"):
+            add_vocabulary(path, "animals", Vocabulary.parse("zebra; pony"))
+    assert {p.name: (p.stat().st_mtime_ns, p.stat().st_size) for p in folder.iterdir()} == before

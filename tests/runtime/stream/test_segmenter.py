@@ -93,3 +93,49 @@ def test_all_classes_as_candidates_is_the_whole_vocabulary(bundle: Path) -> None
         assert len(some.classes) == 10
         # The logits of a candidate do not depend on who else is one.
         assert np.abs(some.logits - want.logits[some.classes]).max() < 1e-4 * np.abs(want.logits).max()
+
+
+def test_what_a_python_caller_sees(bundle: Path, tmp_path: Path) -> None:
+    segmenter = Segmenter.load(bundle, threads=1)
+    assert segmenter.size == segmenter.bundle.manifest.preprocess.size
+    assert segmenter.names == segmenter.bundle.default_vocabulary.names
+    assert segmenter.precision == "fp32"
+    h, w = segmenter.size
+    assert f"{len(segmenter.names)} words, {h}x{w}, fp32, OrtEngine with 1 threads" in repr(segmenter)
+    video = write_video(tmp_path / "walk.mp4", moving_frames(3, (112, 168)))
+    stream = segmenter.stream(video, {"red circle": ["red disc", "scarlet circle"], "background": None})
+    assert repr(stream) == f"<SegmenterStream of 'walk' at frame 0: 2 words, gap {stream.gap}>"
+    result = next(iter(stream))
+    stream.close()
+    assert repr(result).startswith("<Result 0, 0.00 s: 112x168, ")
+    assert "%" in repr(result)
+    assert len(repr(result)) < 120
+    assert result.size == (112, 168)
+
+
+def test_numbers_that_are_none_are_errors_that_name_the_argument(bundle: Path) -> None:
+    segmenter = Segmenter.load(bundle)
+    with pytest.raises(OV2VSSError, match="gap 0 is not possible"):
+        segmenter.stream(None, gap=0)
+    for name in ("every", "limit", "queue"):
+        with pytest.raises(OV2VSSError, match=f"{name}=0"):
+            segmenter.stream(None, **{name: 0})
+    for threads in (0, -1):
+        with pytest.raises(OV2VSSError, match=f"threads={threads}"):
+            Segmenter.load(bundle, threads=threads)
+
+
+def test_iterating_twice_begins_anew(bundle: Path, tmp_path: Path) -> None:
+    """Also after leaving the loop early, and with the last frame as the distant one."""
+    video = write_video(tmp_path / "walk.mp4", moving_frames(6, (112, 168)))
+    segmenter = Segmenter.load(bundle)
+    wanted = [(r.index, r.logits) for r in segmenter.stream(video, gap=2)]
+    stream = segmenter.stream(video, gap=2)
+    for result in stream:
+        if result.index == 3:
+            break
+    for _ in range(2):
+        again = [(r.index, r.logits) for r in stream]
+        assert [i for i, _ in again] == [i for i, _ in wanted] == list(range(6))
+        assert all(np.array_equal(a, b) for (_, a), (_, b) in zip(again, wanted, strict=True))
+    stream.close()
