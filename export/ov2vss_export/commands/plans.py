@@ -19,12 +19,13 @@ def run(options: Options) -> None:
 def build_plans(options: Options, bundle: Bundle, as_json: bool) -> None:
     """Build what ``--engine``, ``--compute`` and ``--precision`` ask for; plans that are there with the right key are
     kept."""
-    from ov2vss_runtime.engines.plans import ensure_plans, local_capability
+    from ov2vss_runtime.engines.cuda import gpu_capability
+    from ov2vss_runtime.engines.plans import ensure_plans
 
     engine, compute = check_engine(options.engine, options.compute)
     plans = []
     for precision in options.precisions or ("fp32",):
-        for graph, (file, built) in ensure_plans(bundle, precision, engine, compute or local_capability()).items():
+        for graph, (file, built) in ensure_plans(bundle, precision, engine, compute or gpu_capability()).items():
             size = file.stat().st_size
             plans.append({"graph": graph, "precision": precision, "file": str(file), "bytes": size, "built": built})
             click.echo(f"{file}  {size / 1e6:.1f} MB{'' if built else '  (kept)'}")

@@ -36,6 +36,8 @@ DECODER_PARTS = ("text_refinement", "class_head")
 """The decoder in two parts, where a variant has them: for engines that run it in small chunks of classes, so that the
 words are refined in one piece and not chunk by chunk."""
 PRECISIONS = ("fp32", "fp16", "int8")
+COMPUTED = ("bf16", "tf32")
+"""Precisions that no file of a bundle is in: an engine makes them of the fp32 graphs."""
 
 
 class _Record(BaseModel):

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_safetensors
 from tqdm import tqdm
 
-from ov2vss_runtime.bundle.bundle import GRAPHS, Bundle, Manifest
+from ov2vss_runtime.bundle.bundle import COMPUTED, GRAPHS, Bundle, Manifest
 from ov2vss_runtime.bundle.vocabulary import Vocabulary
 from ov2vss_runtime.engines.bundle_engine import BundleEngine
 from ov2vss_runtime.engines.wiring import Wiring
@@ -36,7 +36,7 @@ PROMPTS = ("road", "a photo of a traffic light.", "somebody on a bicycle, at nig
 CLASSES = 5
 """Class embeddings that the decoder alone is run with."""
 COUNTS = 33
-COUNT_BOUNDS = {"fp32": 1e-5, "fp16": 5e-3, "bf16": 2e-2, "int8": 2e-2}
+COUNT_BOUNDS = {"fp32": 1e-5, "fp16": 5e-3, "tf32": 5e-3, "bf16": 2e-2, "int8": 2e-2}
 """By the precision of the decoder."""
 
 
@@ -70,11 +70,13 @@ class Bounds:
 BOUNDS = {
     "fp32": Bounds(1e-3, 1e-3, 0.9995, 0.9999, 0.05, 1e-4, 1e-3),
     "fp16": Bounds(5e-2, 5e-2, 0.995, 0.999, 0.2, 1e-2, 1e-2),
+    "tf32": Bounds(5e-2, 5e-2, 0.995, 0.999, 0.2, 1e-2, 1e-2),
     "bf16": Bounds(2e-1, 2e-1, 0.98, 0.985, 1.0, 1.5e-1, 2e-2, ties=5e-2),
     "int8": Bounds(1.0, 1.0, 0.98, 0.985, 1.0, 2.0, 1e-3),
 }
 """int8 is judged by its labels: single values of a quantized map may be far off without changing any. A text graph with
-int8 weights computes in float32. bf16 is no precision of a bundle, but what an engine makes of its fp32 graphs."""
+int8 weights computes in float32. bf16 and tf32 are no precisions of a bundle, but what an engine makes of its fp32
+graphs; tf32 has fp16's ten bits of mantissa, and so its bounds."""
 
 
 SAME_ENGINE = 2e-2
@@ -271,7 +273,7 @@ def gate_stored(parity: Parity, engine: BundleEngine, found: dict[str, npt.NDArr
                 else:
                     errors[name] = _relative(have, want)
         worst = max(errors, key=lambda k: errors[k])
-        bounds = BOUNDS["bf16" if engine.precision == "bf16" else weights]
+        bounds = BOUNDS[engine.precision if engine.precision in COMPUTED else weights]
         bound = bounds.text if graph == "text" else bounds.stored
         if weights == "int8" and graph != "text" and engine.rounds_as_exported:
             bound = SAME_ENGINE
@@ -373,8 +375,8 @@ def gate_class_counts(engine: BundleEngine, frame: npt.NDArray[np.uint8]) -> Gat
     errors = {n: _relative(engine.decode(features, guidance, words[:n]), alone[:n]) for n in range(2, COUNTS + 1)}
     worst = max(errors, key=lambda n: errors[n])
     kind = (
-        "bf16"
-        if engine.precision == "bf16"
+        engine.precision
+        if engine.precision in COMPUTED
         else engine.bundle.manifest.variants[engine.variant].graphs["decoder"].weights
     )
     return Gate("class counts", errors[worst], COUNT_BOUNDS[kind], False, f"1 to {COUNTS}, worst {worst}, relative")

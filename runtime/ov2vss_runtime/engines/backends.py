@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ov2vss_runtime.bundle.bundle import Bundle
+from ov2vss_runtime.bundle.bundle import COMPUTED, Bundle
 from ov2vss_runtime.engines.bundle_engine import BundleEngine
-from ov2vss_runtime.engines.plans import Library, import_tensorrt, local_capability
+from ov2vss_runtime.engines.cuda import gpu_capability
+from ov2vss_runtime.engines.plans import Library, import_tensorrt, supported_capabilities
 from ov2vss_runtime.errors import BackendError
+
+Load = Callable[[Bundle, str, int | None, str, int], BundleEngine]
 
 
 @dataclass(frozen=True)
@@ -17,86 +20,96 @@ class Backend:
 
     Attributes:
         family: which variants of a bundle it takes.
-        precisions: what it can compute; ``bf16`` takes the fp32 variant.
-        load: ``(bundle, variant, threads, precision)`` -> engine.
-        probe: the version that would run here, or a BackendError.
+        precisions: what it can compute; ``bf16`` and ``tf32`` take the fp32 variant.
+        load: ``(bundle, variant, threads, precision, device)`` -> engine.
+        probe: ``device`` -> what would run there, after trying to load it; a BackendError if it does not.
+        devices: whether it runs on a device with a number.
     """
 
     family: str
     precisions: tuple[str, ...]
-    load: Callable[[Bundle, str, int | None, str], BundleEngine]
-    probe: Callable[[], str]
+    load: Load
+    probe: Callable[[int], str]
+    devices: bool = True
 
 
-def _onnxruntime(provider: str) -> Callable[[Bundle, str, int | None, str], BundleEngine]:
-    def load(bundle: Bundle, variant: str, threads: int | None, precision: str) -> BundleEngine:
+def _onnxruntime(provider: str) -> Load:
+    def load(bundle: Bundle, variant: str, threads: int | None, precision: str, device: int) -> BundleEngine:
         from ov2vss_runtime.engines.onnxruntime import OrtEngine
 
-        return OrtEngine(bundle, variant, threads, provider)
+        return OrtEngine(bundle, variant, threads, provider, precision=precision, device=device)
 
     return load
 
 
-def _tensorrt(library: Library) -> Callable[[Bundle, str, int | None, str], BundleEngine]:
-    def load(bundle: Bundle, variant: str, threads: int | None, precision: str) -> BundleEngine:
+def _tensorrt(library: Library) -> Load:
+    def load(bundle: Bundle, variant: str, threads: int | None, precision: str, device: int) -> BundleEngine:
         from ov2vss_runtime.engines.tensorrt import TensorRtEngine
 
-        return TensorRtEngine(bundle, variant, threads, library)
+        return TensorRtEngine(bundle, variant, threads, library, precision, device)
 
     return load
 
 
-def _openvino(bundle: Bundle, variant: str, threads: int | None, precision: str) -> BundleEngine:
+def _openvino(bundle: Bundle, variant: str, threads: int | None, precision: str, device: int) -> BundleEngine:
     from ov2vss_runtime.engines.openvino import OpenVinoEngine
 
     return OpenVinoEngine(bundle, variant, threads, precision)
 
 
-def _probe_onnxruntime(provider: str) -> Callable[[], str]:
-    def probe() -> str:
-        from ov2vss_runtime.engines.onnxruntime import require_provider
+def _probe_onnxruntime(provider: str) -> Callable[[int], str]:
+    def probe(device: int) -> str:
+        from ov2vss_runtime.engines.onnxruntime import started_provider
 
-        version = require_provider(provider).__version__
-        if provider != "cpu":
-            local_capability()
-        return f"onnxruntime {version}"
+        return f"onnxruntime {started_provider(provider, device)}"
 
     return probe
 
 
-def _probe_openvino() -> str:
+def _probe_openvino(device: int) -> str:
     from ov2vss_runtime.engines.openvino import import_openvino
 
     return f"openvino {import_openvino().__version__.split('-')[0]}"
 
 
-def _probe_tensorrt(library: Library) -> Callable[[], str]:
-    def probe() -> str:
-        version = import_tensorrt(library).__version__
-        return f"{library} {version} for {local_capability()}"
+def _probe_tensorrt(library: Library) -> Callable[[int], str]:
+    def probe(device: int) -> str:
+        version, compute = import_tensorrt(library).__version__, gpu_capability(device)
+        if library == "tensorrt-rtx" and compute not in supported_capabilities():
+            raise BackendError(
+                f"tensorrt-rtx {version} does not run on {compute}",
+                f"it is for {', '.join(supported_capabilities())}; use --backend tensorrt or onnxruntime:cuda",
+            )
+        return f"{library} {version} for {compute}"
 
     return probe
 
 
 STORED = ("fp32", "fp16", "int8")
+ON_A_GPU = ("fp32", "tf32", "fp16", "int8")
 BACKENDS = {
-    "onnxruntime": Backend("onnxruntime", STORED, _onnxruntime("cpu"), _probe_onnxruntime("cpu")),
-    "onnxruntime:cpu": Backend("onnxruntime", STORED, _onnxruntime("cpu"), _probe_onnxruntime("cpu")),
-    "onnxruntime:cuda": Backend("onnxruntime", ("fp32", "fp16"), _onnxruntime("cuda"), _probe_onnxruntime("cuda")),
+    "onnxruntime": Backend("onnxruntime", STORED, _onnxruntime("cpu"), _probe_onnxruntime("cpu"), False),
+    "onnxruntime:cpu": Backend("onnxruntime", STORED, _onnxruntime("cpu"), _probe_onnxruntime("cpu"), False),
+    "onnxruntime:cuda": Backend(
+        "onnxruntime", ("fp32", "tf32", "fp16"), _onnxruntime("cuda"), _probe_onnxruntime("cuda")
+    ),
     "onnxruntime:tensorrt": Backend("tensorrt", STORED, _onnxruntime("tensorrt"), _probe_onnxruntime("tensorrt")),
-    "openvino": Backend("openvino", ("fp32", "bf16", "int8"), _openvino, _probe_openvino),
-    "tensorrt": Backend("tensorrt", STORED, _tensorrt("tensorrt"), _probe_tensorrt("tensorrt")),
-    "tensorrt-rtx": Backend("tensorrt", STORED, _tensorrt("tensorrt-rtx"), _probe_tensorrt("tensorrt-rtx")),
+    "openvino": Backend("openvino", ("fp32", "bf16", "int8"), _openvino, _probe_openvino, False),
+    "tensorrt": Backend("tensorrt", ON_A_GPU, _tensorrt("tensorrt"), _probe_tensorrt("tensorrt")),
+    "tensorrt-rtx": Backend("tensorrt", ON_A_GPU, _tensorrt("tensorrt-rtx"), _probe_tensorrt("tensorrt-rtx")),
 }
 
 
 def load_engine(
-    bundle: Bundle, backend: str = "onnxruntime", precision: str = "fp32", threads: int | None = None
+    bundle: Bundle, backend: str = "onnxruntime", precision: str = "fp32", threads: int | None = None, device: int = 0
 ) -> BundleEngine:
     """The engine that runs a bundle.
 
+    Args:
+        device: number of the GPU, among those that ``CUDA_VISIBLE_DEVICES`` shows.
+
     Raises:
-        BackendError: unknown backend, precision that it does not have, missing package or hardware.
+        BackendError: unknown backend, precision or device that it does not have, missing package or hardware.
         BundleError: the bundle has no variant for it.
     """
     if backend not in BACKENDS:
@@ -106,14 +119,17 @@ def load_engine(
         raise BackendError(
             f"{backend} does not compute in {precision!r}", f"choose one of: {', '.join(chosen.precisions)}"
         )
-    variant = bundle.variant("fp32" if precision == "bf16" else precision, chosen.family)
-    return chosen.load(bundle, variant, threads, precision)
+    if device and not chosen.devices:
+        raise BackendError(f"{backend} has no device {device}: it runs on the processor", "leave --device out")
+    variant = bundle.variant("fp32" if precision in COMPUTED else precision, chosen.family)
+    return chosen.load(bundle, variant, threads, precision, device)
 
 
-def status(backend: str) -> str:
-    """Whether a backend would run here, with its version and precisions, or why not. Nothing is loaded."""
+def status(backend: str, device: int = 0) -> str:
+    """Whether a backend runs here, with its version and precisions, or why not: it is loaded to find out, since
+    what was compiled in says yes where a library is missing."""
     try:
-        version = BACKENDS[backend].probe()
+        version = BACKENDS[backend].probe(device)
     except BackendError as error:
         return f"no: {error}"
     return f"yes: {version}; {', '.join(BACKENDS[backend].precisions)}"

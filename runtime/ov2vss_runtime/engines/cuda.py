@@ -204,6 +204,8 @@ class Memory:
         self._host: OrderedDict[int, list[int]] = OrderedDict()
         self._host_bytes = 0
         self._lock = threading.Lock()
+        self.quiet = threading.Lock()
+        """Held while a stream is recorded: whatever else is put on that stream would become a part of the graph."""
 
     def array(self, shape: tuple[int, ...], dtype: Any, stream: int) -> DeviceArray:
         """An array ``shape`` on the GPU, of no particular content."""
@@ -211,8 +213,10 @@ class Memory:
         return DeviceArray(self, shape, dtype, stream)
 
     def collect(self) -> None:
-        """Give back what nobody refers to any more."""
-        with contextlib.suppress(IndexError):  # another thread may take the last one
+        """Give back what nobody refers to any more; not now, if a stream is being recorded."""
+        if not self.quiet.acquire(blocking=False):
+            return
+        try:
             while self._gone:
                 address, stream, event = self._gone.popleft()
                 if event is not None:
@@ -220,6 +224,8 @@ class Memory:
                 self.cuda.free(address, stream)
             while self._gone_host:
                 self.cuda.free_host(self._gone_host.popleft())
+        finally:
+            self.quiet.release()
 
     def host(self, shape: tuple[int, ...], dtype: Any) -> npt.NDArray[Any]:
         """A numpy array in page-locked memory, which is used again after the last view of it is gone."""
@@ -295,9 +301,10 @@ class DeviceArray:
             cuda.wait(stream, self.ready)
         cuda.copy(address, self.address, self.size, stream)
         if stream != self.stream:
-            read = cuda.record(stream)
-            cuda.wait(self.stream, read)
-            cuda.forget(read)
+            with self._memory.quiet:
+                read = cuda.record(stream)
+                cuda.wait(self.stream, read)
+                cuda.forget(read)
 
     def row(self, index: int) -> int:
         """Address of ``self[index]``."""

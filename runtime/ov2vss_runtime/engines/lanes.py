@@ -109,7 +109,8 @@ class Lane:
         """The first time as it is, so that TensorRT can prepare itself; then recorded; then launched."""
         recording = self._recordings.get(graph)
         if recording is None and graph in self._ran and self._record:
-            recording = self._memory.cuda.capture(lambda: self.execute(graph), self.stream)
+            with self._memory.quiet:
+                recording = self._memory.cuda.capture(lambda: self.execute(graph), self.stream)
             self._recordings[graph] = recording
         self._ran.add(graph)
         if recording is None:

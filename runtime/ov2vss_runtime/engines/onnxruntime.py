@@ -5,6 +5,7 @@ The GPU providers are written against the documented interface and have not yet 
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections import OrderedDict
@@ -18,8 +19,9 @@ import numpy.typing as npt
 
 from ov2vss_runtime.bundle.bundle import DECODER_PARTS, Bundle
 from ov2vss_runtime.engines.bundle_engine import BundleEngine, cache_folder
+from ov2vss_runtime.engines.cuda import gpu_capability
 from ov2vss_runtime.engines.engine import FrameFeatures
-from ov2vss_runtime.engines.plans import axis_sizes, import_tensorrt, local_capability
+from ov2vss_runtime.engines.plans import axis_sizes, import_tensorrt
 from ov2vss_runtime.errors import BackendError, BundleError
 
 PROVIDERS = {
@@ -70,7 +72,54 @@ def require_provider(provider: str) -> Any:
             f"this onnxruntime has no {missing[0]}",
             "run: pip uninstall onnxruntime, then pip install 'ov2vss[gpu]' on a machine with an NVIDIA GPU",
         )
+    if provider == "tensorrt":
+        # The provider has no switch for TF32, which TensorRT computes float32 in by default: fp32 would miss its gates.
+        os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")
+    if provider != "cpu" and hasattr(ort, "preload_dlls"):
+        # CUDA's and cuDNN's libraries come as packages of their own, where the system's loader does not look.
+        ort.preload_dlls()
     return ort
+
+
+def started_provider(provider: str, device: int = 0) -> str:
+    """Load a provider without running anything on it: onnxruntime's version, or a BackendError that says why not."""
+    ort = require_provider(provider)
+    wanted, *rest = PROVIDERS[provider]
+    if provider != "cpu":
+        gpu_capability(device)
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    try:
+        session = ort.InferenceSession(
+            str(LABEL_MAP), options, providers=[(wanted, {"device_id": str(device)} if rest else {}), *rest]
+        )
+    except Exception as error:
+        raise BackendError(f"{wanted} does not start ({first_line(error)})", CURE) from None
+    if wanted not in session.get_providers():
+        raise BackendError(f"{wanted} does not start", CURE)
+    return str(ort.__version__)
+
+
+CURE = "install its libraries: pip install 'ov2vss[gpu]' (CUDA 13, driver 580 or newer), or use --backend onnxruntime"
+
+
+def first_line(error: Exception) -> str:
+    """The first line of a library's message, of a length that can be read."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+
+
+def load_error(path: object, version: str, error: Exception) -> BackendError | BundleError:
+    """What to tell of a graph that could not be loaded, by its cause."""
+    reason = first_line(error)
+    if any(word in str(error).lower() for word in MEMORY_WORDS):
+        return BackendError(
+            f"{path} does not fit into memory ({reason})",
+            "close other programs, or use fewer streams or a smaller bundle",
+        )
+    return BundleError(f"{path} cannot be loaded by onnxruntime {version} ({reason})", "export it again")
+
+
+MEMORY_WORDS = ("bad allocation", "bad_alloc", "out of memory", "failed to allocate", "cuda_error_out_of_memory")
 
 
 class OrtEngine(BundleEngine):
@@ -81,6 +130,8 @@ class OrtEngine(BundleEngine):
 
     Args:
         provider: a key of :data:`PROVIDERS`.
+        precision: what it computes in, if that is not the variant's: ``tf32`` on a GPU.
+        device: number of the GPU.
         replace: serialized graphs to use in the place of files, by name (an export tries candidates with it).
     """
 
@@ -91,8 +142,11 @@ class OrtEngine(BundleEngine):
         threads: int | None = None,
         provider: str = "cpu",
         replace: dict[str, bytes] | None = None,
+        precision: str | None = None,
+        device: int = 0,
     ) -> None:
-        super().__init__(bundle, variant, threads)
+        super().__init__(bundle, variant, threads, precision)
+        self._number = device
         self._ort, self._replace = require_provider(provider), replace or {}
         self._provider = provider
         self.rounds_as_exported = provider == "cpu"
@@ -123,26 +177,26 @@ class OrtEngine(BundleEngine):
         path = LABEL_MAP if graph == "label_map" else self.bundle.graph_file(self.variant, graph)
         # The label map has no fixed shape: a job for CUDA, not for TensorRT.
         chosen = PROVIDERS["cuda" if graph == "label_map" and self._provider == "tensorrt" else self._provider]
-        providers = [(name, self._options(name, graph)) for name in chosen]
         try:
-            session = self.open_session(self._replace.get(graph, path), providers)
+            session = self.open_session(self._replace.get(graph, path), self.providers(graph))
         except Exception as error:
-            reason = str(error).splitlines()[0][:200]
-            raise BundleError(
-                f"{path} cannot be loaded by onnxruntime {self._ort.__version__} ({reason})", "export it again"
-            ) from None
+            raise load_error(path, self._ort.__version__, error) from None
         wanted = chosen[0]
         if wanted not in session.get_providers():
-            raise BackendError(
-                f"onnxruntime could not start {wanted} and would run on the processor",
-                "check the CUDA libraries, or use --backend onnxruntime",
-            )
+            raise BackendError(f"onnxruntime could not start {wanted} and would run on the processor", CURE)
         return session
 
-    def open_session(self, graph: Path | bytes, providers: Sequence[tuple[str, dict[str, str]]] = ()) -> Any:
+    def providers(self, graph: str) -> list[tuple[str, dict[str, str]]]:
+        """Providers of a graph with their options, the first choice first."""
+        name = "cuda" if graph == "label_map" and self._provider == "tensorrt" else self._provider
+        return [(provider, self._options(provider, graph)) for provider in PROVIDERS[name]]
+
+    def open_session(
+        self, graph: Path | bytes, providers: Sequence[tuple[str, dict[str, str]]] = (), options: Any = None
+    ) -> Any:
         """A session over any graph, set up like the engine's own (on the processor, without ``providers``)."""
         ort = self._ort
-        options = ort.SessionOptions()
+        options = options or ort.SessionOptions()
         options.intra_op_num_threads = self.threads
         options.inter_op_num_threads = 1
         options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
@@ -159,11 +213,14 @@ class OrtEngine(BundleEngine):
     def _options(self, provider: str, graph: str) -> dict[str, str]:
         if provider == "CPUExecutionProvider":
             return {}
-        options = {"device_id": "0"}
+        options = {"device_id": str(self._number)}
+        if provider == "CUDAExecutionProvider":
+            # On by default there, and then fp32 would miss its own gates.
+            options["use_tf32"] = str(int(self.precision == "tf32"))
         if provider == "TensorrtExecutionProvider":
             info = self.bundle.manifest.variants[self.variant].graphs[graph]
             version = import_tensorrt("tensorrt").__version__
-            key = f"{info.sha256[:16]}-{version}-{local_capability()}-{self.precision}"
+            key = f"{info.sha256[:16]}-{version}-{gpu_capability(self._number)}-{self.precision}"
             folder = cache_folder("onnxruntime-tensorrt") / key
             folder.mkdir(parents=True, exist_ok=True)
             options |= {
@@ -171,8 +228,8 @@ class OrtEngine(BundleEngine):
                 "trt_engine_cache_path": str(folder),
                 "trt_timing_cache_enable": "1",
                 "trt_timing_cache_path": str(folder.parent),
-                "trt_fp16_enable": str(int(self.precision == "fp16")),
-                "trt_int8_enable": str(int(self.precision == "int8")),
+                # Without any of its precision switches the network is strongly typed: fp16 and int8 stand in the graph,
+                # and what is float32 there, norms and similarities, stays so.
             }
             options |= profile_options(info.inputs, graph)
         return options
@@ -187,14 +244,14 @@ class OrtEngine(BundleEngine):
         for name, value in feed.items():
             binding.bind_ortvalue_input(name, value)
         for name in names:
-            binding.bind_output(name, self._device, 0)
+            binding.bind_output(name, self._device, self._number)
         with self._turn:
             session.run_with_iobinding(binding)
         return dict(zip(names, binding.get_outputs(), strict=True))
 
     def upload(self, array: npt.NDArray[Any]) -> Any:
         """An OrtValue on the device; on the processor it shares the array's memory."""
-        return self._ort.OrtValue.ortvalue_from_numpy(array, self._device, 0)
+        return self._ort.OrtValue.ortvalue_from_numpy(array, self._device, self._number)
 
     def download(self, value: Any) -> npt.NDArray[Any]:
         return value.numpy()
@@ -219,7 +276,7 @@ class OrtEngine(BundleEngine):
             for name, value in shared.items():
                 binding.bind_ortvalue_input(name, value)
             binding.bind_ortvalue_input(self.wiring.words, words)
-            binding.bind_output(self.wiring.logits, self._device, 0)
+            binding.bind_output(self.wiring.logits, self._device, self._number)
             decoder.run_with_iobinding(binding)
             logits = binding.get_outputs()[0]
             binding = merge.io_binding()
@@ -232,8 +289,8 @@ class OrtEngine(BundleEngine):
                 merge.run_with_iobinding(binding)
                 found = binding.get_outputs()[0].numpy()
                 return found if bytes_only else found.astype(np.uint16)
-            binding.bind_output("best", self._device, 0)
-            binding.bind_output("labels", self._device, 0)
+            binding.bind_output("best", self._device, self._number)
+            binding.bind_output("labels", self._device, self._number)
             merge.run_with_iobinding(binding)
             best, labels = binding.get_outputs()
         raise AssertionError("a vocabulary is never empty")

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import logging
-import subprocess
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,12 +23,13 @@ log = logging.getLogger("ov2vss.runtime")
 Library = Literal["tensorrt", "tensorrt-rtx"]
 FORMAT = 1
 PROFILES = {
-    "text": {"B": (1, 16, 64), "L": (1, 16, 128)},
+    "text": {"B": (1, 16, 64), "L": (1, 16, 256)},
     "decoder": {"N": (1, 32, 128)},
     "text_refinement": {"N": (1, 32, 128)},
     "class_head": {"N": (1, 32, 128)},
 }
-"""Smallest, usual and largest size of every dynamic axis. More classes than the largest are run in chunks."""
+"""Smallest, usual and largest size of every dynamic axis. More classes than the largest are run in chunks; the longest
+legal prompt has some 200 tokens."""
 
 
 def axis_sizes(graph: str, tensor: TensorInfo, axis: int | str) -> tuple[int, int, int]:
@@ -81,7 +81,7 @@ def import_tensorrt(library: Library) -> Any:
         else:
             import tensorrt as trt
     except ImportError:
-        package = "tensorrt-rtx-cu13" if library == "tensorrt-rtx" else "ov2vss[tensorrt]"
+        package = f"ov2vss[{library}]"
         raise BackendError(f"{library} is not installed", f"run: pip install '{package}'") from None
     return trt
 
@@ -91,27 +91,15 @@ def supported_capabilities() -> list[str]:
     return sorted(n for n in dir(import_tensorrt("tensorrt-rtx").ComputeCapability) if n.startswith("SM"))
 
 
-def local_capability() -> str:
-    """Compute capability of the first NVIDIA GPU, as ``SM89``; BackendError without one."""
-    try:
-        told = subprocess.run(
-            ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader", "--id=0"],
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        raise BackendError("there is no NVIDIA GPU to build for", "use tensorrt-rtx with --compute") from None
-    return "SM" + told.replace(".", "")
-
-
-def plan_key(bundle: Bundle, variant: str, graph: str, library: Library, compute: str) -> PlanKey:
+def plan_key(
+    bundle: Bundle, variant: str, graph: str, library: Library, compute: str, precision: str | None = None
+) -> PlanKey:
     """The key that a plan must have now, with the library that is installed."""
     return PlanKey(
         format=FORMAT,
         graph=graph,
         onnx_sha256=bundle.manifest.variants[variant].graphs[graph].sha256,
-        precision=bundle.manifest.variants[variant].precision,
+        precision=precision or bundle.manifest.variants[variant].precision,
         library=library,
         version=str(import_tensorrt(library).__version__),
         compute=compute,
@@ -146,8 +134,13 @@ def stored_plan(folder: Path, key: PlanKey) -> Path | None:
     return path
 
 
-def build_plan(bundle: Bundle, variant: str, graph: str, library: Library, compute: str) -> bytes:
+def build_plan(
+    bundle: Bundle, variant: str, graph: str, library: Library, compute: str, precision: str | None = None
+) -> bytes:
     """Serialized plan of one graph, strongly typed: the precision is the ONNX file's own.
+
+    Args:
+        precision: ``tf32`` lets float32 products be computed in it; by default they are not.
 
     Raises:
         BackendError: the library is missing, cannot build for ``compute``, or fails.
@@ -163,6 +156,10 @@ def build_plan(bundle: Bundle, variant: str, graph: str, library: Library, compu
         reason = str(parser.get_error(0)).splitlines()[0][:200] if parser.num_errors else "no reason given"
         raise BundleError(f"{path} cannot be read by {library} {trt.__version__} ({reason})", "export the bundle again")
     config = builder.create_builder_config()
+    if precision == "tf32":
+        config.set_flag(trt.BuilderFlag.TF32)
+    else:
+        config.clear_flag(trt.BuilderFlag.TF32)  # on by default, and then fp32 would miss its own gates
     if library == "tensorrt-rtx":
         if compute not in supported_capabilities():
             raise BackendError(
@@ -195,15 +192,15 @@ def ensure_plans(
     Args:
         folder: where plans are kept; None for ``plans`` inside the bundle.
     """
-    variant = bundle.variant(precision, "tensorrt")
+    variant = bundle.variant("fp32" if precision == "tf32" else precision, "tensorrt")
     folder = folder or bundle.folder / "plans"
     plans = {}
     for graph in (g for g in GRAPHS if g in bundle.manifest.variants[variant].graphs):
-        key = plan_key(bundle, variant, graph, library, compute)
+        key = plan_key(bundle, variant, graph, library, compute, precision)
         path = stored_plan(folder, key)
         if path is None:
             path = plan_file(folder, key)
-            data = build_plan(bundle, variant, graph, library, compute)
+            data = build_plan(bundle, variant, graph, library, compute, precision)
             path.parent.mkdir(parents=True, exist_ok=True)
             part = path.with_name(path.name + ".part")
             part.write_bytes(data)

@@ -1,7 +1,7 @@
-"""A stand-in for a GPU that is as lazy as a real one may be: whatever is queued happens when somebody waits, not before.
+"""A stand-in for a GPU that is as lazy as a real one may be: what is queued happens when somebody waits, not before.
 
-Copies read page-locked memory at that moment, memory that was given back is overwritten, what is recorded runs only when
-its graph is launched, and the next user of an address finds what the last one left. A plan is run by ONNX Runtime.
+Copies read page-locked memory at that moment, memory that was given back is overwritten, what is recorded runs only
+when its graph is launched, and the next user of an address finds what the last one left. A plan is run by ONNX Runtime.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ def test_profiles_name_every_input_of_a_dynamic_graph(bundle: Path) -> None:
     assert profile_options(graphs["text"].inputs, "text") == {
         "trt_profile_min_shapes": "tokens:1x1,attention_mask:1x1",
         "trt_profile_opt_shapes": "tokens:16x16,attention_mask:16x16",
-        "trt_profile_max_shapes": "tokens:64x128,attention_mask:64x128",
+        "trt_profile_max_shapes": "tokens:64x256,attention_mask:64x256",
     }
     decoder = profile_options(graphs["decoder"].inputs, "decoder")
     sizes = [decoder[f"trt_profile_{k}_shapes"].split("class_embeddings:")[1] for k in ("min", "opt", "max")]

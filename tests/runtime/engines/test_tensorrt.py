@@ -35,11 +35,7 @@ def cuda(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
     monkeypatch.setattr(plans, "import_tensorrt", lambda library: gpu.package)
     monkeypatch.setattr(tensorrt_module, "gpu_capability", lambda device: "SM89")
 
-    def files(*args: object) -> dict:
-        paths = {g: opened.graph_file("fp32", g) for g in GRAPHS}
-        return {g: (path.read_bytes(), path) for g, path in paths.items()}
-
-    monkeypatch.setattr(plans, "ensure_plans", files)
+    monkeypatch.setattr(plans, "ensure_plans", lambda *args: {g: (opened.graph_file("fp32", g), False) for g in GRAPHS})
     return gpu
 
 
@@ -89,9 +85,7 @@ def test_a_state_that_moves_to_another_stream_is_read_before_it_is_given_back(bu
 
 
 @pytest.mark.parametrize("together", [1, 4])
-def test_every_frame_after_the_first_two_launches_recorded_graphs(
-    bundle: Path, cuda: FakeCuda, together: int
-) -> None:
+def test_every_frame_after_the_first_two_launches_recorded_graphs(bundle: Path, cuda: FakeCuda, together: int) -> None:
     """However many streams there are: two recordings a stream, and two launches a frame."""
     segmenter = Segmenter(engine_on(bundle, cuda))
     streams = [segmenter.stream(None, "road; car; sky", gap=3) for _ in range(together)]
@@ -127,9 +121,7 @@ def test_only_frames_go_up_and_logits_come_down(bundle: Path, cuda: FakeCuda) ->
     assert cuda.downloaded - down == 20 * logits.nbytes
 
 
-def test_memory_does_not_grow_with_word_lists(
-    bundle: Path, cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_memory_does_not_grow_with_word_lists(bundle: Path, cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every list has a length of its own, so that no block of an earlier one fits exactly."""
     monkeypatch.setattr(cuda_module, "KEPT_BYTES", 2**20)
     stream = Segmenter(engine_on(bundle, cuda)).stream(None, "road; car; sky")
@@ -206,7 +198,9 @@ def test_the_profile_holds_the_longest_legal_prompt() -> None:
 def test_refusals_of_tensorrt_are_errors_with_their_cause(bundle: Path, cuda: FakeCuda) -> None:
     engine = engine_on(bundle, cuda)
     with pytest.raises(BackendError, match="takes no class_embeddings of shape 2x2|has no tensor"):
-        tensorrt_module.set_shape(SimpleNamespace(set_input_shape=lambda *a: False), "decoder", "class_embeddings", (2, 2))
+        tensorrt_module.set_shape(
+            SimpleNamespace(set_input_shape=lambda *a: False), "decoder", "class_embeddings", (2, 2)
+        )
     with pytest.raises(BackendError, match="has no tensor nothing"):
         tensorrt_module.set_address(engine._text, "text", "nothing", 0)
     cuda.package.refuse_contexts = True
