@@ -39,22 +39,21 @@ def test_onnxruntime_brings_its_cuda_libraries(extra: str) -> None:
     assert requirement(extra, "onnxruntime-gpu").extras == {"cuda", "cudnn"}
 
 
-def test_no_graph_of_the_built_in_bundle_has_a_node_that_cuda_leaves_to_the_processor() -> None:
-    from ov2vss_runtime.bundle.bundle import Bundle
+def test_no_exported_node_is_one_that_cuda_leaves_to_the_processor(model) -> None:
+    from ov2vss.text import build_text_encoder
+    from ov2vss_export.graphs import build_graphs
+    from ov2vss_export.onnx_export import export_graph
 
-    bundle = Bundle.open()
-    files = {engine.LABEL_MAP}
-    for variant, info in bundle.manifest.variants.items():
-        if "onnxruntime" in info.engines:
-            files |= {bundle.graph_file(variant, graph) for graph in info.graphs}
+    graphs = {"label_map": onnx.load(engine.LABEL_MAP)}
+    for spec in build_graphs(model, build_text_encoder(model.config), (64, 96)):
+        graphs[spec.name] = export_graph(spec)
     found = []
-    for path in files:
-        model = onnx.load(path, load_external_data=False)
-        opset = next(o.version for o in model.opset_import if not o.domain)
-        for node in model.graph.node:
+    for name, graph in graphs.items():
+        opset = next(o.version for o in graph.opset_import if not o.domain)
+        for node in graph.graph.node:
             since = onnx.defs.get_schema(node.op_type, opset, node.domain).since_version
             if since >= NO_CUDA_KERNEL.get(node.op_type, 1000):
-                found.append(f"{path.name}: {node.op_type}-{since}")
+                found.append(f"{name}: {node.op_type}-{since}")
     assert not found
 
 
