@@ -88,6 +88,7 @@ def _precisions(_context: click.Context, _option: click.Parameter, value: str | 
 @click.option(
     "--backend", default="onnxruntime", show_default=True, help="For --verify-only: what runs it, as in ov2vss-run."
 )
+@click.option("--device", default=0, show_default=True, type=click.IntRange(0), help="For --verify-only: which GPU.")
 @click.option(
     "--add-vocab",
     default=None,

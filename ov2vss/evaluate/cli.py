@@ -54,6 +54,13 @@ UNKNOWN = 65_535
 @click.option("--precision", default=None, help="With --bundle: one of its precisions [default: fp32].")
 @click.option("--backend", default=None, help="With --bundle: what runs it [default: onnxruntime].")
 @click.option(
+    "--device",
+    default=0,
+    show_default=True,
+    type=click.IntRange(0),
+    help="With --bundle: number of the GPU, as CUDA counts them.",
+)
+@click.option(
     "--json",
     "json_file",
     default=None,
@@ -78,6 +85,7 @@ def main(
     per_frame: bool,
     precision: str | None,
     backend: str | None,
+    device: int,
     json_file: Path | None,
 ) -> None:
     """Score a model, or anybody's predictions, on labelled videos; one streaming pass per video.
@@ -110,8 +118,8 @@ def main(
         raise click.UsageError("give exactly one of --ckpt, --bundle and --pred")
     if per_frame and ckpt is None:
         raise click.UsageError("--per-frame needs --ckpt")
-    if (precision or backend) and bundle is None:
-        raise click.UsageError("--precision and --backend need --bundle")
+    if (precision or backend or device) and bundle is None:
+        raise click.UsageError("--precision, --backend and --device need --bundle")
     if (clip_weights is not None or download) and ckpt is None:
         raise click.UsageError("--clip-weights and --download need --ckpt")
     videos = open_videos(data, split, stills=stills)
@@ -144,7 +152,7 @@ def main(
     elif bundle is not None:
         from ov2vss_runtime.stream.segmenter import Segmenter
 
-        segmenter = Segmenter.load(bundle, backend or "onnxruntime", precision or "fp32")
+        segmenter = Segmenter.load(bundle, backend or "onnxruntime", precision or "fp32", device=device)
         trained = segmenter.bundle.manifest.source
         setup = protocol_for([line.split(",")[0] for line in trained["trained_classes"]], trained["unseen"])
         embeddings = segmenter.stream(None, setup.vocabulary).embeddings

@@ -135,6 +135,9 @@ FILE = click.Path(path_type=Path)
 @click.option(
     "--threads", default=None, type=click.IntRange(1, 1024), help="Processor threads [default: physical cores]."
 )
+@click.option(
+    "--device", default=0, show_default=True, type=click.IntRange(0), help="Number of the GPU, as CUDA counts them."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the results as one JSON object on the last line.")
 @program
 def main(
@@ -171,6 +174,7 @@ def main(
     backend: str,
     precision: str,
     threads: int | None,
+    device: int,
     as_json: bool,
 ) -> None:
     """Give every pixel of a video one of your words.
@@ -224,7 +228,7 @@ def main(
         return source, Targets(video, folders[0], jsonl, folders[1], npz_top, coco, folders[2], style)
 
     # The model first: a live source should not wait for it. Several files are looked at before the first is begun.
-    segmenter = Segmenter.load(bundle, backend, precision, threads)
+    segmenter = Segmenter.load(bundle, backend, precision, threads, device)
     words = segmenter.words(vocab)
     opened = [open_with_targets(text) for text in sources]
     if len({target.video or target.masks or target.npz or target.cvat for _, target in opened}) < len(opened):

@@ -34,6 +34,7 @@ class Options:
     allow_parity_failure: bool
     verify_only: str | None
     backend: str
+    device: int
     add_vocab: str | None
     bundle: str | None
     engine: Library | None

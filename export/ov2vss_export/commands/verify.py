@@ -24,7 +24,7 @@ def run(options: Options) -> None:
         family = BACKENDS[backend].family if backend in BACKENDS else ""
         offered = [v.precision for v in opened.manifest.variants.values() if family in v.engines]
         precisions = tuple(offered) or ("fp32",)
-    gates = {p: verify_bundle(load_engine(opened, backend, p)) for p in precisions}
+    gates = {p: verify_bundle(load_engine(opened, backend, p, device=options.device)) for p in precisions}
     print_gates(gates)
     if options.as_json:
         print_json({"bundle": str(opened.folder), "gates": gate_records(gates)})
@@ -36,6 +36,6 @@ def run(options: Options) -> None:
 MODE = Mode(
     asked_by="--verify-only",
     asked=lambda options: options.verify_only is not None,
-    takes=frozenset({"verify_only", "backend", "precisions"}),
+    takes=frozenset({"verify_only", "backend", "device", "precisions"}),
     run=run,
 )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+import warnings
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import replace as replace_field
@@ -90,9 +91,11 @@ def started_provider(provider: str, device: int = 0) -> str:
     options = ort.SessionOptions()
     options.log_severity_level = 4
     try:
-        session = ort.InferenceSession(
-            str(LABEL_MAP), options, providers=[(wanted, {"device_id": str(device)} if rest else {}), *rest]
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what it warns of is told by the error below
+            session = ort.InferenceSession(
+                str(LABEL_MAP), options, providers=[(wanted, {"device_id": str(device)} if rest else {}), *rest]
+            )
     except Exception as error:
         raise BackendError(f"{wanted} does not start ({first_line(error)})", CURE) from None
     if wanted not in session.get_providers():

@@ -49,6 +49,7 @@ class Segmenter:
         backend: str = "onnxruntime",
         precision: str = "fp32",
         threads: int | None = None,
+        device: int = 0,
     ) -> Segmenter:
         """Open a bundle (folder or built-in name), check its hashes and load its graphs.
 
@@ -57,6 +58,7 @@ class Segmenter:
             backend: one of :data:`ov2vss_runtime.engines.backends.BACKENDS`.
             precision: one of the bundle's precisions, or ``bf16`` on openvino.
             threads: processor threads; None for the physical cores that the process may use.
+            device: number of the GPU, as CUDA counts those that the process sees.
 
         Raises:
             OV2VSSError: a number of threads below 1, a bundle that cannot be used, an engine that is not installed.
@@ -64,7 +66,7 @@ class Segmenter:
         if threads is not None and threads < 1:
             raise OV2VSSError(f"threads={threads}", "give a number of processor threads, or None for all cores")
         opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
-        return cls(load_engine(opened, backend, precision, threads))
+        return cls(load_engine(opened, backend, precision, threads, device))
 
     @property
     def names(self) -> list[str]:

@@ -143,3 +143,24 @@ def test_what_an_extra_installs_can_be_loaded_but_for_the_driver(extra: str, lib
     start = sorted(tmp_path.rglob(library))
     assert start, f"{library} is not there"
     assert missing(start, inside) <= {DRIVER}
+
+
+def test_a_device_that_a_processor_does_not_have_is_refused(bundle: Path) -> None:
+    from ov2vss_runtime.bundle.bundle import Bundle
+    from ov2vss_runtime.engines.backends import load_engine
+    from ov2vss_runtime.errors import BackendError
+
+    with pytest.raises(BackendError, match="has no device 1"):
+        load_engine(Bundle.open(bundle), "onnxruntime", device=1)
+
+
+def test_a_provider_that_is_listed_and_does_not_load_is_said_to_be_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was compiled in says yes where cuDNN is not installed: onnxruntime then falls back with a warning."""
+    import onnxruntime
+
+    from ov2vss_runtime.engines.backends import status
+
+    listed = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: listed)
+    monkeypatch.setattr(engine, "gpu_capability", lambda device: "SM90")
+    assert status("onnxruntime:cuda").startswith("no: CUDAExecutionProvider does not start")
