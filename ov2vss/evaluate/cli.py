@@ -58,7 +58,7 @@ UNKNOWN = 65_535
     default=0,
     show_default=True,
     type=click.IntRange(0),
-    help="With --bundle: number of the GPU, as CUDA counts them.",
+    help="With --bundle: number of the GPU.",
 )
 @click.option(
     "--json",
