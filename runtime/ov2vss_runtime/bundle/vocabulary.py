@@ -5,6 +5,8 @@ with it. ``#`` starts a comment. On the command line ``;`` stands between classe
 
     road, carriageway
     person, pedestrian     # everybody on foot
+
+Files may also be JSON, YAML or tables (:mod:`ov2vss_runtime.bundle.word_files`).
 """
 
 from __future__ import annotations
@@ -15,11 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
+from ov2vss_runtime.bundle.word_files import looks_like_file, read_entries, split_words
 from ov2vss_runtime.errors import VocabularyError
 
 MAX_ENTRY = 200
 """Characters of one name or synonym; longer ones would be cut by every text encoder in use."""
 MAX_CLASSES = 65_534
+MAX_FILE = 64 << 20
+"""Bytes; what is larger is no class list."""
 
 
 Words: TypeAlias = "Vocabulary | str | Path | Sequence[str | Sequence[str]] | Mapping[str, str | Sequence[str] | None]"
@@ -41,17 +46,24 @@ class Vocabulary:
 
     @classmethod
     def from_lines(cls, lines: Iterable[str], where: str) -> Vocabulary:
-        """Parse lines; ``where`` names the source in errors."""
+        """Parse lines of ``name, synonym, synonym``; ``where`` names the source in errors."""
+        bare = (line.split("#", 1)[0].strip() for line in lines)
+        return cls.from_entries((line.split(",") if line else [] for line in bare), where)
+
+    @classmethod
+    def from_entries(cls, given: Iterable[Sequence[str]], where: str) -> Vocabulary:
+        """Check names with their synonyms; an empty entry is passed over. ``where`` names the source in errors."""
         entries: list[tuple[str, ...]] = []
         seen: dict[str, int] = {}
-        for number, raw in enumerate(lines, start=1):
-            line = unicodedata.normalize("NFC", raw.split("#", 1)[0]).strip()
-            if not line:
+        for number, entry in enumerate(given, start=1):
+            if not entry:
                 continue
             place = f"{where}, entry {number}"
-            words = [" ".join(word.split()) for word in line.split(",")]
+            words = [" ".join(unicodedata.normalize("NFC", word).split()) for word in entry]
             if not all(words):
-                raise VocabularyError(f"{place}: empty name or synonym in {line!r}", "remove the stray comma")
+                raise VocabularyError(
+                    f"{place}: empty name or synonym in {', '.join(words)!r}", "remove the stray comma"
+                )
             for word in words:
                 if len(word) > MAX_ENTRY:
                     raise VocabularyError(
@@ -74,8 +86,11 @@ class Vocabulary:
 
     @classmethod
     def from_file(cls, path: str | Path) -> Vocabulary:
+        """Read a file: one class a line, JSON, YAML or a table."""
         path = Path(path)
         try:
+            if path.stat().st_size > MAX_FILE:
+                raise VocabularyError(f"class list {path} is {path.stat().st_size >> 20} MiB", "check the path")
             text = path.read_bytes().decode("utf-8-sig")
         except FileNotFoundError:
             raise VocabularyError(f"class list {path} does not exist", "check the path") from None
@@ -85,28 +100,35 @@ class Vocabulary:
             ) from None
         except OSError as error:
             raise VocabularyError(f"class list {path} cannot be read ({error.strerror})", "check the path") from None
-        return cls.from_lines(text.splitlines(), str(path))
+        return cls.from_entries(read_entries(text, str(path), path.suffix), str(path))
 
     @classmethod
     def parse(cls, value: Words) -> Vocabulary:
         """A file, a list, ``"road; car, automobile"``, or a dictionary of synonyms.
 
-        A string is taken as a path when such a file exists or when it ends in ``.txt``. An item of a list is a line, or
-        itself a list of a name and its synonyms; ``{"car": ["automobile"], "sky": None}`` says the same by name.
+        A string is taken as a path when such a file exists or when it looks like one: then it has to exist. A word that
+        looks like a path is written with a semicolon (``"a/c;"``). An item of a list is a line, or itself a list of a
+        name and its synonyms; ``{"car": ["automobile"], "sky": None}`` says the same by name.
         """
         if isinstance(value, Vocabulary):
             return value
         if isinstance(value, Path):
             return cls.from_file(value)
         if isinstance(value, str):
-            looks_like_file = value.strip().endswith(".txt") and ";" not in value
             try:
-                exists = bool(value.strip()) and ";" not in value and Path(value).is_file()
-            except (OSError, ValueError):
+                exists = bool(value.strip()) and Path(value).expanduser().is_file()
+            except (OSError, ValueError, RuntimeError):
                 exists = False
-            if looks_like_file or exists:
-                return cls.from_file(value)
-            return cls.from_lines(value.split(";"), "the words given")
+            if exists:
+                return cls.from_file(Path(value).expanduser())
+            if looks_like_file(value):
+                raise VocabularyError(
+                    f"class list {value} does not exist", f'check the path; if it is a word, write "{value};"'
+                )
+            where, text = "the words given", value.strip()
+            if text[:1] in ("[", "{"):
+                return cls.from_entries(read_entries(text, where), where)
+            return cls.from_lines(split_words(text), where)
         if isinstance(value, Mapping):
             value = [(name, *_several(more)) for name, more in value.items()]
         return cls.from_lines([_line(item) for item in value], "the words given")

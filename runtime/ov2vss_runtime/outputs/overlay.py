@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from ov2vss_runtime.errors import OV2VSSError
+from ov2vss_runtime.outputs.fonts import Lettering
 
 LEGEND_CLASSES = 32
 """Vocabularies up to this size are listed whole; of larger ones the classes that the frame shows most."""
@@ -122,13 +123,13 @@ class Overlay:
         """A dark strip across the bottom with a swatch and a name per class, as many rows as they need."""
         height, width = self.size
         points = max(9, min(36, round(height / 34)))
-        font = ImageFont.load_default(points)
+        letters = Lettering(points)
         line, pad = round(1.5 * points), max(3, points // 3)
         x, y, places = pad, 0, []
         for k in classes:
             name = self.names[k]
             text = name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
-            advance = line + round(font.getlength(text)) + 2 * pad
+            advance = line + letters.length(text) + 2 * pad
             if x + advance > width and x > pad:
                 x, y = pad, y + line
             places.append((k, text, x, y))
@@ -139,5 +140,5 @@ class Overlay:
             box, middle = round(line * 0.62), top + line // 2 + pad // 2
             colour = tuple(map(int, self.colours[k]))
             draw.rectangle((left, middle - box // 2, left + box, middle + box // 2), fill=colour)
-            draw.text((left + line, middle), text, font=font, fill=(255, 255, 255), anchor="lm")
+            letters.draw(draw, left + line, middle, text)
         return np.asarray(image)

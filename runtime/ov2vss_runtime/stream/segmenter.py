@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +17,7 @@ from ov2vss_runtime.bundle.bundle import DEFAULT_BUNDLE, Bundle
 from ov2vss_runtime.bundle.vocabulary import Vocabulary, Words
 from ov2vss_runtime.engines.backends import load_engine
 from ov2vss_runtime.engines.bundle_engine import BundleEngine
-from ov2vss_runtime.errors import BackendError, OV2VSSError
+from ov2vss_runtime.errors import BackendError, OV2VSSError, VocabularyError
 from ov2vss_runtime.stream.distant import DistantPolicy
 from ov2vss_runtime.stream.options import StreamOptions
 from ov2vss_runtime.stream.pipeline import AHEAD, Prefetch, paced
@@ -101,6 +102,14 @@ class Segmenter:
         added = self.bundle.manifest.vocabulary.added
         if isinstance(vocabulary, str) and vocabulary in added:
             return Vocabulary(tuple(tuple(entry) for entry in added[vocabulary]))
+        if isinstance(vocabulary, str) and not any(mark in vocabulary for mark in ";,\n"):
+            meant = get_close_matches(vocabulary.strip().casefold(), [name.casefold() for name in added], 1, 0.8)
+            if meant and not Path(vocabulary).is_file():
+                name = next(name for name in added if name.casefold() == meant[0])
+                raise VocabularyError(
+                    f"the bundle has no list {vocabulary!r}, but one called {name!r}",
+                    f'write {name}; if it is a word, "{vocabulary};"',
+                )
         return Vocabulary.parse(vocabulary)
 
     def stream(
