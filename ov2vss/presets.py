@@ -240,7 +240,7 @@ def named_preset(name: str) -> TrainConfig:
     if name not in PRESETS:
         near = get_close_matches(name, PRESETS, 1)
         hint = f"did you mean {near[0]}? Else c" if near else "c"
-        raise OV2VSSError(f"preset {name!r} does not exist", f"{hint}hoose one of: {', '.join(PRESETS)}")
+        raise OV2VSSError(f"preset {name!r} does not exist", f"{hint}hoose one of: {', '.join(PRESETS)}", usage=True)
     return PRESETS[name]
 
 
@@ -254,9 +254,9 @@ def configure(preset: str | TrainConfig, overrides: list[str], **values: object)
         key, separator, value = override.partition("=")
         key = key.strip()
         if not separator:
-            raise OV2VSSError(f"--set {override!r} has no value", f"write --set {key}=VALUE")
+            raise OV2VSSError(f"--set {override!r} has no value", f"write --set {key}=VALUE", usage=True)
         if key not in known:
-            raise OV2VSSError(f"--set {override!r} names no setting", unknown_setting(key, known))
+            raise OV2VSSError(f"--set {override!r} names no setting", unknown_setting(key, known), usage=True)
         target, name = (data["model"], key.removeprefix("model.")) if key.startswith("model.") else (data, key)
         target[name] = _value(value.strip(), target[name])
     try:

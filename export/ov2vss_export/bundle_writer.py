@@ -120,7 +120,7 @@ def export_bundle(request: ExportRequest) -> dict[str, list[verify.Gate]]:
     if request.out.exists():
         raise OV2VSSError(f"{request.out} already exists", "choose another --out, or remove it first")
     if "int8" in request.precisions and request.calibrate is None and request.checkpoint.run.train.data != SHAPES:
-        raise OV2VSSError("int8 needs frames like those it will see", "add --calibrate VIDEO")
+        raise OV2VSSError("int8 needs frames like those it will see", "add --calibrate VIDEO", usage=True)
     encoder = request.checkpoint.text_encoder(request.clip)
     model = request.checkpoint.build(request.clip)
     part = request.out.with_name(request.out.name + ".part")

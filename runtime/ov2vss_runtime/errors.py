@@ -1,7 +1,7 @@
 """Errors that a user can act on.
 
-Each one says what is wrong and where, and what to do about it. The programs print them as one line and exit with 1;
-``--debug`` shows the traceback.
+Each one says what is wrong and where, and what to do about it. The programs print them as one line and exit with 1, or
+with 2 where the command itself makes no sense; ``--debug`` shows the traceback.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ class OV2VSSError(Exception):
     Args:
         problem: what is wrong, with the file, line or value.
         remedy: what to do, as an imperative without a final full stop.
+        usage: the options make no sense, whatever the files hold.
     """
 
-    def __init__(self, problem: str, remedy: str = "") -> None:
-        self.problem, self.remedy = problem, remedy
+    def __init__(self, problem: str, remedy: str = "", usage: bool = False) -> None:
+        self.problem, self.remedy, self.usage = problem, remedy, usage
         super().__init__(f"{problem}; {remedy}" if remedy else problem)
 
 

@@ -84,8 +84,8 @@ def test_several_sources_equal_separate_runs(bundle: Path, video: Path, tmp_path
             assert path.read_bytes() == (tmp_path / "b" / source.stem / path.name).read_bytes()
 
 
-def check_refusal(done, message: str, folder: Path, before: set[Path]) -> None:
-    assert done.returncode == 1, (done.returncode, done.stdout, done.stderr)
+def check_refusal(done, message: str, folder: Path, before: set[Path], code: int = 1) -> None:
+    assert done.returncode == code, (done.returncode, done.stdout, done.stderr)
     lines = done.stderr.strip().splitlines()
     assert len(lines) == 1, done.stderr
     assert lines[0].startswith("error: ")
@@ -115,6 +115,7 @@ def test_bad_input_is_one_clear_line(bundle: Path, video: Path, tmp_path: Path) 
         ([video, *whole, "--vocab", ""], "no class names"),
         ([video, *whole, "--vocab", "twice.txt"], "twice.txt, entry 3: 'road' repeats entry 1"),
         ([video, *whole, "--vocab", "missing.txt"], "missing.txt does not exist"),
+        ([video, *whole, "--vocab", "nope.csv"], "nope.csv does not exist"),
         ([video, "--bundle", "flipped"], "decoder.onnx is not the file that was exported"),
         ([video, "--bundle", "nowhere"], "neither a folder nor built in"),
         ([video, *whole, "--out", "file/out.mp4"], "file"),
@@ -125,7 +126,8 @@ def test_bad_input_is_one_clear_line(bundle: Path, video: Path, tmp_path: Path) 
         ([video, *whole, "--backend", "magic"], "backend 'magic' is not offered"),
     ]:
         done = run_program("ov2vss-run", *args, cwd=tmp_path)
-        check_refusal(done, message, tmp_path, before)
+        wrong_usage = "--precision" in args or "--backend" in args
+        check_refusal(done, message, tmp_path, before, 2 if wrong_usage else 1)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
@@ -205,4 +207,5 @@ def test_export_refusals(trained, tmp_path: Path) -> None:
         ([*ckpt, "--size", "big"], "HEIGHTxWIDTH"),
         ([*ckpt, "--out", "b", "--calibrate", "missing.mp4"], "missing.mp4 does not exist"),
     ]:
-        check_refusal(run_program("ov2vss-export", *args, cwd=tmp_path), message, tmp_path, before)
+        done = run_program("ov2vss-export", *args, cwd=tmp_path)
+        check_refusal(done, message, tmp_path, before, 2 if "--size" in args else 1)

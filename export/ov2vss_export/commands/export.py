@@ -29,7 +29,7 @@ def run(options: Options) -> None:
     if options.engine is not None or options.compute is not None:
         check_engine(options.engine, options.compute)  # not after half an hour
     if "bf16" in (options.precisions or ()):
-        raise OV2VSSError("bf16 is not stored: openvino computes the fp32 graphs in it", "leave bf16 out")
+        raise OV2VSSError("bf16 is not stored: openvino computes the fp32 graphs in it", "leave bf16 out", usage=True)
     began = time.perf_counter()
     request = _request(options)
     gates = export_bundle(request)

@@ -113,11 +113,11 @@ def load_engine(
         BundleError: the bundle has no variant for it.
     """
     if backend not in BACKENDS:
-        raise BackendError(f"backend {backend!r} is not offered", f"choose one of: {', '.join(BACKENDS)}")
+        raise BackendError(f"backend {backend!r} is not offered", f"choose one of: {', '.join(BACKENDS)}", usage=True)
     chosen = BACKENDS[backend]
     if precision not in chosen.precisions:
         raise BackendError(
-            f"{backend} does not compute in {precision!r}", f"choose one of: {', '.join(chosen.precisions)}"
+            f"{backend} does not compute in {precision!r}", f"choose one of: {', '.join(chosen.precisions)}", usage=True
         )
     if device and not chosen.devices:
         raise BackendError(f"{backend} has no device {device}: it runs on the processor", "leave --device out")

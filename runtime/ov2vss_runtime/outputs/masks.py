@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,8 @@ from PIL import Image
 from ov2vss_runtime.errors import VideoError
 from ov2vss_runtime.outputs.overlay import palette
 
+MaskFormat = Literal["palette", "gray"]
+
 
 class MaskWriter:
     """Writes one PNG per frame into a folder: 8-bit with a palette up to 254 classes, 16-bit grey above.
@@ -18,10 +21,12 @@ class MaskWriter:
     Args:
         folder: created if it does not exist.
         classes: number of words.
+        form: ``palette``, or ``gray``: the ids as grey values, as every image library reads them, also OpenCV, which
+            turns a palette into colours.
     """
 
-    def __init__(self, folder: str | Path, classes: int) -> None:
-        self.folder, self.classes = Path(folder), classes
+    def __init__(self, folder: str | Path, classes: int, form: MaskFormat = "palette") -> None:
+        self.folder, self.classes, self.form = Path(folder), classes, form
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -36,7 +41,8 @@ class MaskWriter:
         image = Image.fromarray(ids)
         if ids.dtype == np.uint8:
             image = image.convert("L")
-            image.putpalette(self._palette)
+            if self.form == "palette":
+                image.putpalette(self._palette)
         path = self.folder / f"{name}.png"
         part = path.with_suffix(".part")
         try:

@@ -19,7 +19,7 @@ from ov2vss_runtime.errors import VideoError
 from ov2vss_runtime.outputs.coco import CocoFile
 from ov2vss_runtime.outputs.cvat import CvatFolder
 from ov2vss_runtime.outputs.frame_files import frame_name, make_folder
-from ov2vss_runtime.outputs.masks import MaskWriter
+from ov2vss_runtime.outputs.masks import MaskFormat, MaskWriter
 from ov2vss_runtime.outputs.overlay import Overlay, OverlayStyle
 from ov2vss_runtime.stream.stream import Result
 from ov2vss_runtime.timing import Stopwatch
@@ -40,6 +40,7 @@ class Targets:
     Attributes:
         video: overlaid mp4.
         masks: folder of ``<frame>.png``.
+        mask_format: ``palette`` or ``gray``.
         jsonl: file of one JSON object a frame.
         npz: folder of ``<frame>.npz``.
         npz_top: classes kept in each position of the arrays; 0 for all logits.
@@ -56,6 +57,7 @@ class Targets:
     coco: Path | None = None
     cvat: Path | None = None
     style: OverlayStyle = field(default_factory=OverlayStyle)
+    mask_format: MaskFormat = "palette"
 
     def paths(self) -> list[str]:
         """All of them."""
@@ -76,7 +78,7 @@ def open_outputs(
             outputs.append(stack.enter_context(overlay))
             notices += overlay.writer.notices
         if targets.masks is not None:
-            outputs.append(Masks(targets.masks, len(names), stages))
+            outputs.append(Masks(targets.masks, len(names), stages, targets.mask_format))
         if targets.jsonl is not None:
             outputs.append(stack.enter_context(JsonLines(targets.jsonl)))
         if targets.npz is not None:
@@ -113,8 +115,8 @@ class OverlayVideo:
 class Masks:
     """Indexed PNGs, named like the frames: the layout in which VSPW takes submissions."""
 
-    def __init__(self, folder: Path, classes: int, stages: Stopwatch) -> None:
-        self._writer, self._stages = MaskWriter(folder, classes), stages
+    def __init__(self, folder: Path, classes: int, stages: Stopwatch, form: MaskFormat = "palette") -> None:
+        self._writer, self._stages = MaskWriter(folder, classes, form), stages
 
     def write(self, result: Result) -> None:
         with self._stages("masks"):

@@ -22,7 +22,7 @@ def parse_size(text: str) -> tuple[int, int]:
     """``"352x640"`` (height x width) -> ``(352, 640)``, not snapped."""
     parts = text.lower().split("x")
     if len(parts) != 2 or not all(p.strip().isdigit() and 0 < int(p) <= 16384 for p in parts):
-        raise OV2VSSError(f"size {text!r} is not HEIGHTxWIDTH", "write it like 352x640")
+        raise OV2VSSError(f"size {text!r} is not HEIGHTxWIDTH", "write it like 352x640", usage=True)
     return int(parts[0]), int(parts[1])
 
 

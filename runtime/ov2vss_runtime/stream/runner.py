@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from typing import Any
 
@@ -32,7 +33,7 @@ def run(stream: SegmenterStream, targets: Targets) -> dict[str, Any]:
     with open_outputs(targets, source, stream.names, stream.stages) as (outputs, notices):
         for notice in notices:
             log.warning("%s", notice)
-        bar = tqdm(total=total, desc=source.name, unit="frame", disable=None, leave=False)
+        bar = tqdm(total=total, desc=source.name, unit="frame", disable=_quiet(), leave=False)
         with bar, stream, Background() as writer:
             for result in stream:
                 writer.put(_write, outputs, result)
@@ -51,6 +52,11 @@ def run(stream: SegmenterStream, targets: Targets) -> dict[str, Any]:
     }
     reconnects = getattr(source, "reconnects", 0)
     return report | ({"reconnects": reconnects} if reconnects else {})
+
+
+def _quiet() -> bool | None:
+    """No bar without a standard error, nor where that is no terminal (None: the bar looks itself)."""
+    return True if sys.stderr is None else None
 
 
 def _write(outputs: list[Output], result: Result) -> None:

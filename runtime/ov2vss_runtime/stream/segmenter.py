@@ -155,7 +155,9 @@ class Segmenter:
         last_frame = getattr(opened, "last_frame", None) if needed else None
         if distant == "farthest" and needed and opened is not None and last_frame is None:
             raise OV2VSSError(
-                f"the last frame of {opened.name} is not known", "take the distant frame 'first' or 'reservoir'"
+                f"the last frame of {opened.name} is not known",
+                "take the distant frame 'first' or 'reservoir'",
+                usage=True,
             )
         policy: DistantPolicy = distant or ("farthest" if last_frame is not None else "first")
         if opened is not None and needed and distant is None and policy == "first":

@@ -3,10 +3,14 @@
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from ov2vss_runtime.errors import VideoError
+from ov2vss_runtime.outputs.fonts import Lettering, _file_for, has_letter
+from ov2vss_runtime.outputs.masks import MaskWriter
 from ov2vss_runtime.outputs.overlay import Overlay, OverlayStyle
 from ov2vss_runtime.outputs.targets import Arrays, JsonLines, record
 from ov2vss_runtime.stream.pipeline import Background
@@ -92,13 +96,45 @@ def test_a_legend_that_is_too_tall_lists_what_covers_most() -> None:
     assert 120 - changed[0] <= 0.34 * 120
 
 
-def test_names_in_other_scripts_are_drawn() -> None:
-    """Accents are letters of their own, not question marks."""
-    size, labels = (200, 300), np.zeros((200, 300), np.uint8)
-    frame = np.zeros((200, 300, 3), np.uint8)
-    pictures = [Overlay([name], size, 0.0).draw(frame, labels) for name in ("Straße", "Stra?e", "Strae")]
-    assert not np.array_equal(pictures[0], pictures[1])
-    assert not np.array_equal(pictures[0], pictures[2])
+def legend(name: str) -> bytes:
+    labels = np.zeros((200, 300), np.uint8)
+    return Overlay([name], (200, 300), 0.0).draw(np.zeros((200, 300, 3), np.uint8), labels).tobytes()
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("Straße", "Stra?e"), ("véhicule", "vèhicule"), ("дорога", "дорога́я"), ("дом", "дым"), ("汽車", "汽船"),
+     ("道路", "車道"), ("길", "차"), ("łódka", "żódka"),
+     ("سيارة", "شجرة"), ("🚗", "🌳"), ("\U000e0041a", "\U000f0000a")],
+)  # fmt: skip
+def test_names_in_every_script_differ_in_pixels(one: str, other: str) -> None:
+    assert legend(one) != legend(other)
+
+
+@pytest.mark.parametrize("letters", ["éèßñøłžşğăœ", "дорогаёїђ", "αβγ", "汽車路人", "かなカナ", "도로차"])
+def test_letters_are_no_boxes(letters: str) -> None:
+    """Each one has a picture in the font that is chosen, other than the box of letters that the font lacks."""
+    for letter in letters:
+        path = _file_for(letter)
+        assert path is not None, letter
+        assert has_letter(path, letter)
+        assert not has_letter(path, "\U0010fffd")
+
+
+def test_a_letter_that_no_font_has_is_written_as_its_code(caplog: pytest.LogCaptureFixture) -> None:
+    letters = Lettering(12)
+    assert "".join(piece for piece, _ in letters._runs("a\U000e1000b")) == "aU+E1000b"
+    assert letters.length("a\U000e1000b") == pytest.approx(letters.length("aU+E1000b"), abs=2)
+
+
+@pytest.mark.parametrize("form", ["palette", "gray"])
+def test_masks_hold_ids_as_a_palette_or_as_grey(form: str, tmp_path: Path) -> None:
+    """OpenCV reads a palette as colours; grey values it reads as they are."""
+    path = MaskWriter(tmp_path, 3, form).write("m", result().labels)
+    ids = np.array([[1, 1, 3, 0], [1, 3, 3, 3]])
+    assert np.array_equal(np.asarray(Image.open(path)), ids)
+    as_grey = np.array_equal(cv2.imread(str(path), cv2.IMREAD_UNCHANGED), ids)
+    assert as_grey == (form == "gray")
 
 
 def test_background_finishes_what_was_put_and_reports_errors() -> None:
