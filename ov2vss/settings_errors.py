@@ -30,7 +30,7 @@ KINDS = {
 def setting_error(error: ValidationError, remedy: str) -> OV2VSSError:
     """The first finding as an error with a remedy; the message begins with ``name=value``."""
     first = error.errors()[0]
-    return OV2VSSError(_sentence(first), remedy)
+    return OV2VSSError(_sentence(first), remedy, usage="--set" in remedy)
 
 
 def _sentence(found: Mapping[str, Any]) -> str:
