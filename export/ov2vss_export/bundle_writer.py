@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from ov2vss.checkpoint import Checkpoint
 from ov2vss.clip import ClipSource
-from ov2vss.data import SHAPES
+from ov2vss.data import SHAPES, open_videos
 from ov2vss.errors import OV2VSSError
 from ov2vss.model import OV2VSS
 from ov2vss.text import TextEncoder
@@ -104,12 +104,42 @@ class ExportRequest:
     decoder_parts: bool = True
 
 
+class GateError(OV2VSSError):
+    """Gates failed.
+
+    Args:
+        gates: those of every variant, passed ones too.
+        kept: where the bundle is.
+    """
+
+    def __init__(self, gates: dict[str, list[verify.Gate]], kept: Path) -> None:
+        self.gates = gates
+        failed = [
+            f"{gate.name} is {gate.value:.4g}, bound {gate.bound:g} ({variant}, {gate.detail})"
+            for variant, found in gates.items()
+            for gate in found
+            if not gate.passed
+        ]
+        super().__init__(
+            f"parity gate failed: {'; '.join(failed)}",
+            f"report this; the bundle is kept as {kept}, and under its own name with --allow-parity-failure",
+        )
+
+
+def _kept(part: Path, out: Path) -> Path:
+    """A bundle that failed, moved from its working folder to ``<out>.failed`` in the place of an earlier one."""
+    kept = out.with_name(f"{out.name}.failed")
+    shutil.rmtree(kept, ignore_errors=True)
+    return part.rename(kept)
+
+
 def export_bundle(request: ExportRequest) -> dict[str, list[verify.Gate]]:
     """Write a bundle and prove it: the gates of every variant. The folder appears under its name only when it is
     complete and verified.
 
     Raises:
-        OV2VSSError: ablated model, wrong text encoder, existing output, or a gate that fails.
+        OV2VSSError: ablated model, wrong text encoder, existing output, labelled videos that cannot be opened.
+        GateError: gates fail; the bundle is kept beside ``request.out`` under another name.
     """
     config = request.checkpoint.run.train.model
     if config.ablations():
@@ -121,6 +151,8 @@ def export_bundle(request: ExportRequest) -> dict[str, list[verify.Gate]]:
         raise OV2VSSError(f"{request.out} already exists", "choose another --out, or remove it first")
     if "int8" in request.precisions and request.calibrate is None and request.checkpoint.run.train.data != SHAPES:
         raise OV2VSSError("int8 needs frames like those it will see", "add --calibrate VIDEO", usage=True)
+    if request.data is not None:
+        open_videos(request.data, request.split)  # not at the end of the work
     encoder = request.checkpoint.text_encoder(request.clip)
     model = request.checkpoint.build(request.clip)
     part = request.out.with_name(request.out.name + ".part")
@@ -130,12 +162,7 @@ def export_bundle(request: ExportRequest) -> dict[str, list[verify.Gate]]:
         gates = _Export(request, part, model, encoder).run()
         failed = [(name, gate) for name, found in gates.items() for gate in found if not gate.passed]
         if failed and not request.allow_parity_failure:
-            name, first = failed[0]
-            figures = f"{first.value:.4g}, bound {first.bound:g}"
-            raise OV2VSSError(
-                f"parity gate failed: {first.name} is {figures} ({name}, {first.detail})",
-                "report this, or keep the bundle with --allow-parity-failure",
-            )
+            raise GateError(gates, _kept(part, request.out))
         part.rename(request.out)
     finally:
         shutil.rmtree(part, ignore_errors=True)

@@ -14,7 +14,7 @@ from ov2vss import checkpoint
 from ov2vss.model import ModelConfig
 from ov2vss.text import build_text_encoder
 from ov2vss_export import torch_gates
-from ov2vss_export.bundle_writer import ExportRequest, export_bundle
+from ov2vss_export.bundle_writer import ExportRequest, GateError, export_bundle
 from ov2vss_export.graphs import build_graphs
 from ov2vss_export.text_weights import quantize_weights
 from ov2vss_runtime.bundle import verify
@@ -299,15 +299,23 @@ def test_ablated_models_are_refused(trained: TrainedRun, tmp_path: Path) -> None
     assert not list(tmp_path.iterdir())
 
 
-def test_a_failing_gate_leaves_nothing(trained: TrainedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failing_gates_are_all_named_and_the_bundle_is_kept(
+    trained: TrainedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half an hour of work is not thrown away, and does not get the name that was asked for either."""
     strict = dataclasses.replace(verify.BOUNDS["fp32"], graph=1e-12)
     monkeypatch.setitem(verify.BOUNDS, "fp32", strict)
     request = ExportRequest(
         checkpoint.find(trained.folder), Vocabulary.parse("red circle; background"), tmp_path / "b", (64, 64)
     )
-    with pytest.raises(OV2VSSError, match="parity gate failed: backbone against torch"):
+    with pytest.raises(GateError, match="parity gate failed: backbone against torch") as caught:
         export_bundle(request)
-    assert not list(tmp_path.iterdir())
+    failed = [gate.name for gate in caught.value.gates["fp32"] if not gate.passed]
+    assert {"backbone against torch", "stcf_step against torch", "decoder against torch"} <= set(failed)
+    assert all(name in str(caught.value) for name in failed)
+    assert any(gate.passed for gate in caught.value.gates["fp32"])
+    assert [path.name for path in tmp_path.iterdir()] == ["b.failed"]
+    assert not Bundle.open(tmp_path / "b.failed").manifest.variants["fp32"].verified["passed"]
 
 
 @pytest.mark.parametrize(

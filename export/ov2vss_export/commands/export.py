@@ -24,7 +24,7 @@ log = logging.getLogger("ov2vss")
 
 def run(options: Options) -> None:
     """Export, print the gates and the size, and build plans if they were asked for."""
-    from ov2vss_export.bundle_writer import export_bundle
+    from ov2vss_export.bundle_writer import GateError, export_bundle
 
     if options.engine is not None or options.compute is not None:
         check_engine(options.engine, options.compute)  # not after half an hour
@@ -32,7 +32,11 @@ def run(options: Options) -> None:
         raise OV2VSSError("bf16 is not stored: openvino computes the fp32 graphs in it", "leave bf16 out", usage=True)
     began = time.perf_counter()
     request = _request(options)
-    gates = export_bundle(request)
+    try:
+        gates = export_bundle(request)
+    except GateError as error:
+        print_gates(error.gates)
+        raise
     seconds = time.perf_counter() - began
     print_gates(gates)
     out, (height, width) = request.out, request.size
