@@ -51,6 +51,8 @@ class ModelConfig(BaseModel):
     """open_clip's tag of its weights; it decides the activation and the normalisation, also with a weights file."""
     clip_tokens: int = Field(576, ge=1)
     """About how many patches CLIP sees of a frame (18 x 32 for 16:9)."""
+    dense: Literal["value", "neighbour", "calibrated"] = "value"
+    """How CLIP's image tower gives dense features: the paper's ``value``, or a recipe of :mod:`ov2vss.model.dense`."""
     embed_dim: int = Field(384, ge=1)
     """D, the width of the vision-language space."""
     templates: tuple[str, ...] = ("a photo of a {}.",)

@@ -13,8 +13,8 @@ from torch import nn
 
 from ov2vss.clip import ClipSource, build_clip, clip_settings, load_clip
 from ov2vss.errors import OV2VSSError
-from ov2vss.model.clip_dense import ClipDense
 from ov2vss.model.config import ModelConfig
+from ov2vss.model.dense import ClipTower, build_dense
 from ov2vss.model.dense_head import DenseHead
 
 
@@ -32,14 +32,14 @@ def build_image_encoder(config: ModelConfig, channels: list[int]) -> nn.Module:
 
 def load_image_encoder(encoder: nn.Module, config: ModelConfig, source: ClipSource) -> None:
     """Fill a frozen encoder with its weights, in place; nothing to do for a trained one."""
-    if isinstance(encoder, ClipDense):
+    if isinstance(encoder, ClipTower):
         loaded = _dense(config, load_clip(config.clip_model, config.clip_pretrained, source))
         encoder.load_state_dict(loaded.state_dict(), strict=True)
 
 
-def _dense(config: ModelConfig, clip: nn.Module) -> ClipDense:
+def _dense(config: ModelConfig, clip: nn.Module) -> ClipTower:
     settings = clip_settings(config.clip_model, config.clip_pretrained)
-    encoder = ClipDense(clip.visual, config.clip_tokens, settings.mean, settings.std)
+    encoder = build_dense(clip.visual, config.dense, config.clip_tokens, settings.mean, settings.std)
     if encoder.visual.output_dim != config.embed_dim:
         raise OV2VSSError(
             f"model.embed_dim={config.embed_dim}, but {config.clip_model} gives {encoder.visual.output_dim}",

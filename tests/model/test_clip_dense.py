@@ -10,7 +10,8 @@ import torch.nn.functional as F
 
 from ov2vss.clip import build_clip
 from ov2vss.errors import OV2VSSError
-from ov2vss.model.clip_dense import ClipDense, resize
+from ov2vss.model.dense.resize import resize
+from ov2vss.model.dense.value import ValueDense
 from tests.conftest import shuffled
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -77,7 +78,7 @@ def _dense_by_hand(
 def test_dense_features_against_a_formulation_by_hand(small_clip: str, quick: bool) -> None:
     torch.manual_seed(0)
     network = shuffled(open_clip.create_model(small_clip, force_quick_gelu=quick)).double().eval()
-    dense = ClipDense(network.visual, tokens=16, mean=MEAN, std=STD).double()
+    dense = ValueDense(network.visual, tokens=16, mean=MEAN, std=STD).double()
     frame = torch.rand(1, 3, 32, 32, dtype=torch.float64)
     assert dense.grid(32, 32) == (4, 4)
     with torch.no_grad():
@@ -91,7 +92,7 @@ def test_dense_features_against_a_formulation_by_hand(small_clip: str, quick: bo
 
 def test_positions_are_resized_as_open_clip_does(small_clip: str) -> None:
     network = shuffled(build_clip(small_clip, ""))
-    dense = ClipDense(network.visual, tokens=24, mean=MEAN, std=STD)
+    dense = ValueDense(network.visual, tokens=24, mean=MEAN, std=STD)
     for size in ((24, 64), (48, 24), (32, 32)):
         wanted = open_clip.create_model(small_clip, force_image_size=size)
         state = {"visual.positional_embedding": network.visual.positional_embedding}
@@ -112,11 +113,11 @@ def test_frames_are_resized_as_for_clip() -> None:
     ("frame", "grid"), [((480, 864), (18, 32)), ((480, 480), (24, 24)), ((352, 640), (18, 32)), ((864, 480), (32, 18))]
 )
 def test_grid_has_the_aspect_of_the_frame(small_clip: str, frame: tuple[int, int], grid: tuple[int, int]) -> None:
-    dense = ClipDense(build_clip(small_clip, "").visual, tokens=576, mean=MEAN, std=STD)
+    dense = ValueDense(build_clip(small_clip, "").visual, tokens=576, mean=MEAN, std=STD)
     assert dense.grid(*frame) == grid
 
 
 def test_other_image_towers_are_refused() -> None:
     network = open_clip.create_model("RN50")
     with pytest.raises(OV2VSSError, match="not a ModifiedResNet"):
-        ClipDense(network.visual, 576, MEAN, STD)
+        ValueDense(network.visual, 576, MEAN, STD)
