@@ -27,6 +27,8 @@ log = logging.getLogger("ov2vss.runtime")
 
 FASTEST = 1000
 """Frames a second that are believed; some files only know the ticks of their clock."""
+FIELDS = 2
+"""By how much the numbers of first and second fields may differ."""
 
 
 class VideoReader:
@@ -44,7 +46,7 @@ class VideoReader:
         pixel_aspect: width of a pixel over its height; 1 but for anamorphic video.
         bt709: whether colours are coded by BT.709 (else BT.601).
         missing: frames that are listed or stored and did not come out, as far as it was read.
-        sounding: indices of the audio streams that hold anything.
+        sounding: when each audio stream begins that holds anything, in seconds, by its index.
         ended: the last iteration has come to the end of the file.
         notices: what was said about it, in whole sentences.
         timeline: of the last iteration, for streams that follow the picture.
@@ -75,10 +77,13 @@ class VideoReader:
             self.has_audio = bool(container.streams.audio)
             self._survey = survey(container, stream, self._step)
         self.frames = self._survey.packets
-        self.sounding = set(self._survey.sound)
+        if stream.metadata.get("alpha_mode") == "1":  # in WebM it is a picture of its own, which is not decoded
+            self._say(f"{self.path}: transparency is ignored")
         self.timeline = Timeline(self.time_base, self._step)
         self._look_at_first_picture()
         self.timeline = self._new_timeline()
+        start = (self._origin or 0) * self.time_base
+        self.sounding = {index: float(time - start) for index, time in self._survey.sound.items()}
 
     def _look_at_first_picture(self) -> None:
         """Size, pixel aspect, colours and beginning, from the first frame that decodes."""
@@ -127,9 +132,11 @@ class VideoReader:
     def _count_missing(self, damage: Damage, count: int) -> int:
         if self._hidden:
             return damage.errors + self._survey.absent
+        missing = max(0, self._survey.packets + self._survey.absent - count)
         if damage.errors or damage.broken or self._survey.absent:
-            return max(0, self._survey.packets + self._survey.absent - count)
-        return 0
+            return missing
+        # Without an error: pictures before the first key frame, or packets that hold one field each.
+        return 0 if missing >= count - FIELDS else missing
 
     def _decode_all(self, damage: Damage) -> Iterator[VideoFrame]:
         """All frames: with all threads up to the first damage, then frame by frame, for none to be lost beside it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
 from collections.abc import Iterator
@@ -25,6 +26,8 @@ COPIED = ("aac", "mp3", "ac3", "eac3", "alac", "opus", "flac")
 """Codecs that players expect in mp4. FFmpeg's muxer takes more (Vorbis, DTS), which few of them play."""
 PRIMING = Fraction(1, 20)
 """Seconds before the beginning that a decoder may need to start with; what lies farther back was cut off."""
+LATE = 1.0
+"""Seconds after which a stream may begin too late for a header that needs its first packet."""
 INTERLEAVED = 1
 """Seconds by which one stream of a file may be ahead of another."""
 
@@ -63,7 +66,7 @@ class Sound:
         self._closed = False
         if self._input is None:
             return
-        sounding = getattr(source, "sounding", None)
+        sounding: dict[int, float] | None = getattr(source, "sounding", None)
         for number, stream in enumerate(self._input.streams.audio, 1):
             track = self._track(stream, f"audio track {number}", sounding)
             if track is not None:
@@ -71,7 +74,7 @@ class Sound:
         if self._tracks:
             self._packets = packets(self._input, *(self._input.streams[i] for i in self._tracks))
 
-    def _track(self, stream: av.AudioStream, name: str, sounding: set[int] | None) -> Track | None:
+    def _track(self, stream: av.AudioStream, name: str, sounding: dict[int, float] | None) -> Track | None:
         context = stream.codec_context
         if context is None:
             self.notices.append(f"{name} has a codec that FFmpeg does not know and is left out")
@@ -80,14 +83,18 @@ class Sound:
             self.notices.append(f"{name} is empty and is left out")
             return None
         codec = context.codec.canonical_name
-        if codec in COPIED and _mp4_takes(stream):
+        # The header of a file in which such a stream has nothing yet would be invalid.
+        waits = codec in ("ac3", "eac3") or (codec == "aac" and not context.extradata)
+        late = waits and sounding is not None and sounding[stream.index] > LATE
+        if codec in COPIED and not late and _mp4_takes(stream):
             return CopiedTrack(self._output, stream, codec)
         try:
             track = EncodedTrack(self._output, stream)
         except (FFmpegError, ValueError, OSError) as error:
             self.notices.append(f"{name} ({codec}) cannot be encoded for mp4 and is left out ({reason(error)})")
             return None
-        self.notices.append(f"{name} ({codec}) does not fit into mp4: encoded as AAC")
+        why = "begins too late to be copied into mp4" if late else "does not fit into mp4"
+        self.notices.append(f"{name} ({codec}) {why}: encoded as AAC")
         return track
 
     def write(self, until: Fraction | None, final: bool = False) -> None:
@@ -210,11 +217,14 @@ class CopiedTrack:
 
 
 def _mp4_takes(stream: Stream) -> bool:
-    """Whether FFmpeg's muxer writes a header for this stream."""
+    """Whether FFmpeg's muxer begins a file with this stream."""
+    trial = av.open(io.BytesIO(), "w", format="mp4", options={"movflags": "frag_keyframe+delay_moov"})
     try:
-        with av.open(io.BytesIO(), "w", format="mp4", options={"movflags": "frag_keyframe+empty_moov"}) as trial:
-            trial.add_stream_from_template(stream)
-            trial.start_encoding()
+        trial.add_stream_from_template(stream)
+        trial.start_encoding()
     except (FFmpegError, ValueError):
         return False
+    finally:
+        with contextlib.suppress(FFmpegError):
+            trial.close()
     return True
