@@ -17,7 +17,7 @@ from PIL import Image
 
 from ov2vss_runtime.atomic_files import write_text
 from ov2vss_runtime.errors import VideoError
-from ov2vss_runtime.outputs.frame_files import frame_name, make_folder
+from ov2vss_runtime.outputs.frame_files import EarlierFiles, frame_name, make_folder
 from ov2vss_runtime.outputs.masks import mask_ids
 from ov2vss_runtime.outputs.overlay import palette
 from ov2vss_runtime.stream.stream import Result
@@ -56,6 +56,7 @@ class CvatFolder:
         rows = [f"{name}:{r},{g},{b}::" for name, (r, g, b) in zip([nothing, *names], colours.tolist(), strict=True)]
         write_text(folder / "labelmap.txt", "\n".join(["# label:color_rgb:parts:actions", *rows]) + "\n")
         self._frames: list[str] = []
+        self._earlier = EarlierFiles(folder / "SegmentationClass", ".png")
 
     def write(self, result: Result) -> None:
         name = frame_name(result)
@@ -63,7 +64,9 @@ class CvatFolder:
         image.putpalette(self._palette)
         path = self.folder / "SegmentationClass" / f"{name}.png"
         part = path.with_name(path.name + ".part")
+        self._earlier.written(path)
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)  # names of frames may have folders
             image.save(part, format="PNG", compress_level=3)
             part.replace(path)
         except OSError as error:
@@ -76,5 +79,6 @@ class CvatFolder:
     def __enter__(self) -> CvatFolder:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *error: object) -> None:
+        self._earlier.__exit__(*error)
         write_text(self.folder / "ImageSets/Segmentation/default.txt", "".join(f"{n}\n" for n in self._frames))

@@ -18,7 +18,7 @@ import numpy as np
 from ov2vss_runtime.errors import VideoError
 from ov2vss_runtime.outputs.coco import CocoFile
 from ov2vss_runtime.outputs.cvat import CvatFolder
-from ov2vss_runtime.outputs.frame_files import frame_name, make_folder
+from ov2vss_runtime.outputs.frame_files import EarlierFiles, frame_name, make_folder
 from ov2vss_runtime.outputs.masks import MaskFormat, MaskWriter
 from ov2vss_runtime.outputs.overlay import Overlay, OverlayStyle
 from ov2vss_runtime.stream.stream import Result
@@ -78,11 +78,11 @@ def open_outputs(
             outputs.append(stack.enter_context(overlay))
             notices += overlay.writer.notices
         if targets.masks is not None:
-            outputs.append(Masks(targets.masks, len(names), stages, targets.mask_format))
+            outputs.append(stack.enter_context(Masks(targets.masks, len(names), stages, targets.mask_format)))
         if targets.jsonl is not None:
             outputs.append(stack.enter_context(JsonLines(targets.jsonl)))
         if targets.npz is not None:
-            outputs.append(Arrays(targets.npz, targets.npz_top))
+            outputs.append(stack.enter_context(Arrays(targets.npz, targets.npz_top)))
         if targets.coco is not None:
             outputs.append(stack.enter_context(CocoFile(targets.coco, names, source.name)))
         if targets.cvat is not None:
@@ -117,10 +117,17 @@ class Masks:
 
     def __init__(self, folder: Path, classes: int, stages: Stopwatch, form: MaskFormat = "palette") -> None:
         self._writer, self._stages = MaskWriter(folder, classes, form), stages
+        self._earlier = EarlierFiles(folder, ".png")
 
     def write(self, result: Result) -> None:
         with self._stages("masks"):
-            self._writer.write(frame_name(result), result.labels)
+            self._earlier.written(self._writer.write(frame_name(result), result.labels))
+
+    def __enter__(self) -> Masks:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._earlier.__exit__(*error)
 
 
 class JsonLines:
@@ -195,6 +202,7 @@ class Arrays:
     def __init__(self, folder: Path, top: int) -> None:
         self.folder, self.top = folder, top
         make_folder(folder)
+        self._earlier = EarlierFiles(folder, ".npz")
 
     def write(self, result: Result) -> None:
         logits, classes = result.logits, result.classes
@@ -211,7 +219,9 @@ class Arrays:
             arrays["probabilities"] = np.take_along_axis(shares, order, 0).astype(np.float16)
         path = self.folder / f"{frame_name(result)}.npz"
         part = path.with_suffix(".part")
+        self._earlier.written(path)
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)  # names of frames may have folders
             with part.open("wb") as stream:
                 np.savez_compressed(stream, **arrays)
             part.replace(path)
@@ -220,3 +230,9 @@ class Arrays:
             raise VideoError(
                 f"{path} cannot be written ({error.strerror})", "free some space or choose another folder"
             ) from None
+
+    def __enter__(self) -> Arrays:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._earlier.__exit__(*error)

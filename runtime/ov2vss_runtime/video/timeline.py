@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-GLITCH = 3
+GLITCH = 8
 """Frames by which a timestamp may fall behind without being taken for a clock that starts again, at least:"""
-MOMENT = Fraction(1, 10)
+MOMENT = Fraction(3, 10)
 """Seconds by which it may."""
 LONGEST_PAUSE = 10.0
 """Seconds by which the clock of a format that may jump goes forward in one step; FFmpeg's own bound."""
