@@ -21,6 +21,7 @@ from ov2vss.checkpoint import Checkpoint
 from ov2vss.clip import ClipSource
 from ov2vss.data import SHAPES, open_videos
 from ov2vss.errors import OV2VSSError
+from ov2vss.licenses import LICENSE, license_for_export, license_title
 from ov2vss.model import OV2VSS
 from ov2vss.text import TextEncoder
 from ov2vss.torch_engine import TorchEngine
@@ -49,6 +50,7 @@ from ov2vss_runtime.bundle.bundle import (
     file_sha256,
     vocabulary_key,
 )
+from ov2vss_runtime.bundle.decisive import sealed
 from ov2vss_runtime.bundle.text import class_embeddings
 from ov2vss_runtime.bundle.vocabulary import Vocabulary
 from ov2vss_runtime.engines.onnxruntime import OrtEngine
@@ -79,7 +81,8 @@ class ExportRequest:
         calibrate: video for int8 ranges and for the parity gates; generated clips without one.
         data: labelled videos to compare mIoU on, in any layout of ``ov2vss-eval``.
         split: of ``data``.
-        license_file: text that the weights are under, copied into the bundle.
+        license_file: text that the weights are under; None: that which lies beside the checkpoint.
+        replace_license: ``license_file`` may take the place of the checkpoint's own.
         card_file: Markdown that goes into the model card.
         allow_parity_failure: keep the bundle and record the failure.
         rollout: frames of the roll-out gate.
@@ -97,6 +100,7 @@ class ExportRequest:
     data: str | None = None
     split: str = "test"
     license_file: Path | None = None
+    replace_license: bool = False
     card_file: Path | None = None
     allow_parity_failure: bool = False
     rollout: int = verify.ROLLOUT
@@ -153,13 +157,14 @@ def export_bundle(request: ExportRequest) -> dict[str, list[verify.Gate]]:
         raise OV2VSSError("int8 needs frames like those it will see", "add --calibrate VIDEO", usage=True)
     if request.data is not None:
         open_videos(request.data, request.split)  # not at the end of the work
+    license_text = license_for_export(request.checkpoint.folder, request.license_file, request.replace_license)
     encoder = request.checkpoint.text_encoder(request.clip)
     model = request.checkpoint.build(request.clip)
     part = request.out.with_name(request.out.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     try:
-        gates = _Export(request, part, model, encoder).run()
+        gates = _Export(request, part, model, encoder, license_text).run()
         failed = [(name, gate) for name, found in gates.items() for gate in found if not gate.passed]
         if failed and not request.allow_parity_failure:
             raise GateError(gates, _kept(part, request.out))
@@ -177,6 +182,7 @@ class _Export:
     folder: Path
     model: OV2VSS
     encoder: TextEncoder
+    license: str | None = None
     variants: dict[str, VariantInfo] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
     """Per variant, what was decided on the way."""
@@ -284,11 +290,13 @@ class _Export:
         write_text(self.folder / TOKENIZER, self.encoder.tokenizer.to_str())
         for name in (CACHE, PARITY):
             self._save_tensors(name, {})
-        if self.request.license_file is not None:
-            shutil.copyfile(self.request.license_file, self.folder / "LICENSE-WEIGHTS")
+        if self.license is not None:
+            write_text(self.folder / LICENSE, self.license)
 
-    def _save_tensors(self, name: str, tensors: dict[str, npt.NDArray[np.float32]]) -> None:
-        save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, self.folder / name)
+    def _save_tensors(
+        self, name: str, tensors: dict[str, npt.NDArray[np.float32]], metadata: dict[str, str] | None = None
+    ) -> None:
+        save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, self.folder / name, metadata)
         (self.folder / name).chmod((self.folder / TOKENIZER).stat().st_mode)
 
     def _open(self) -> Bundle:
@@ -322,6 +330,7 @@ class _Export:
                 "unseen": run.unseen,
                 "text_encoder_sha256": run.text_encoder_sha256,
                 "image_encoder_sha256": run.image_encoder_sha256,
+                "license": self._license_info(),
             },
             variants=self.variants,
             state=StateInfo(
@@ -351,6 +360,11 @@ class _Export:
             vocabulary_cache=file(CACHE),
             parity=file(PARITY),
         )
+
+    def _license_info(self) -> dict[str, str] | None:
+        if self.license is None:
+            return None
+        return {"file": LICENSE, "sha256": file_sha256(self.folder / LICENSE), "title": license_title(self.license)}
 
     def _key(self, variant: str) -> str:
         """Name of the default words' embeddings in the cache."""
@@ -413,7 +427,7 @@ class _Export:
             found.append(verify.gate_reset(make_stream, self.frames))
             gates[variant] = found
             self.variants[variant] = info.model_copy(update={"verified": self._verified(variant, found)})
-        self._save_tensors(PARITY, verify.Parity(scales, expected, small).tensors())
+        self._save_tensors(PARITY, verify.Parity(scales, expected, small).tensors(), sealed(self._manifest()))
         manifest = self._open().manifest
         about = request.card_file.read_text(encoding="utf-8") if request.card_file else ""
         write_text(self.folder / "README.md", model_card(manifest, gates, about))

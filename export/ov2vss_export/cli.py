@@ -73,8 +73,9 @@ def _precisions(_context: click.Context, _option: click.Parameter, value: str | 
     "license_file",
     default=None,
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Licence of the weights, copied into the bundle as LICENSE-WEIGHTS.",
+    help="Licence of the weights, copied into the bundle as LICENSE-WEIGHTS [default: that beside the checkpoint].",
 )
+@click.option("--replace-license", is_flag=True, help="Let --license drop the licence that lies beside the checkpoint.")
 @click.option(
     "--card",
     "card_file",

@@ -27,6 +27,7 @@ def model_card(manifest: Manifest, gates: dict[str, list[Gate]], about: str = ""
         f"| frames | RGB, {height} x {width} (height x width), stretched |",
         f"| memory | {manifest.references} references, every {manifest.gap} frames |",
         f"| default words | {len(words.entries)}: {', '.join(e[0] for e in words.entries[:40])} |",
+        f"| licence of the weights | {source['license']['title'] if source.get('license') else 'not given'} |",
         f"| checkpoint sha256 | `{source['checkpoint_sha256']}` |",
         "",
         "Any other words can be given at run time (`--vocab`); how well they work depends on how close they are to",
@@ -46,5 +47,9 @@ def model_card(manifest: Manifest, gates: dict[str, list[Gate]], about: str = ""
             relation = "at least" if gate.above else "at most"
             mark = "pass" if gate.passed else "**FAIL**"
             lines.append(f"| {gate.name} | {gate.value:.6g} | {relation} {gate.bound:g} | {gate.detail} | {mark} |")
-    lines += ["", "If the folder holds a file LICENSE-WEIGHTS, the weights are under that licence.", ""]
+    license_info = source.get("license")
+    terms = "No licence was given for the weights: ask whoever trained them before you pass them on."
+    if license_info:
+        terms = f"The weights are under the licence in the file `{license_info['file']}`, which goes with every copy."
+    lines += ["", terms, ""]
     return "\n".join(lines)

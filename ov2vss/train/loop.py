@@ -24,13 +24,14 @@ from ov2vss.data import open_videos
 from ov2vss.data.clips import ClipDataset, ClipSpec, Steps, collate
 from ov2vss.data.label_tables import label_table
 from ov2vss.errors import OV2VSSError
+from ov2vss.licenses import LICENSE, carry_license
 from ov2vss.model import OV2VSS, Prediction
 from ov2vss.model.image_encoder import load_image_encoder
 from ov2vss.presets import TrainConfig
 from ov2vss.text import TextEncoder, build_text_encoder
 from ov2vss.train.log import CsvLog, no_log
 from ov2vss.train.loss import class_weights, loss_sum
-from ov2vss.train.preflight import check_networks
+from ov2vss.train.preflight import SOURCES, check_networks
 from ov2vss.train.start import load_start
 from ov2vss.train.validate import validate
 from ov2vss.train.vocabulary import TrainingVocabulary
@@ -206,6 +207,8 @@ class Trainer:
         if first:
             self.out.mkdir(parents=True, exist_ok=True)
             write_json(self.out / "config.json", self.run.model_dump(mode="json"))
+            for origin in carry_license(self.out, self._origins()):
+                log.info("the licence of %s goes with this run (%s)", origin, LICENSE)
         self.model.train()
         bar = Progress(config.iterations, "train", "it", self.start, show=first, leave=True)
         with bar, CsvLog(self.out / "log.csv", self.start) if first else nullcontext(no_log) as write:
@@ -229,6 +232,12 @@ class Trainer:
                             on_checkpoint(iteration)
         if self.skipped:
             log.warning("%d samples were replaced because of %d corrupt files", self.skipped.total(), len(self.skipped))
+
+    def _origins(self) -> list[Path]:
+        """Files and runs whose weights this training starts from or keeps in its model."""
+        config = self.config
+        start = config.init or (config.backbone_weights if config.backbone_weights not in SOURCES else "")
+        return [Path(name) for name in (start, config.clip_weights) if name and Path(name).exists()]
 
     def _loader(self, single: bool, start: int, stop: int) -> DataLoader:
         """Batches of this process, one per accumulated part."""

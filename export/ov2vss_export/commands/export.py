@@ -81,6 +81,7 @@ def _request(options: Options) -> ExportRequest:
         data=options.data,
         split=options.split,
         license_file=options.license_file,
+        replace_license=options.replace_license,
         card_file=options.card_file,
         allow_parity_failure=options.allow_parity_failure,
         rollout=options.rollout,

@@ -28,6 +28,7 @@ class Options:
     data: str | None
     split: str
     license_file: Path | None
+    replace_license: bool
     card_file: Path | None
     clip_weights: str | None
     download: bool

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,9 +21,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_safetensors
 
+from ov2vss_runtime.bundle.unknown_keys import unknown_keys
 from ov2vss_runtime.bundle.vocabulary import Vocabulary
 from ov2vss_runtime.errors import BundleError
 
+log = logging.getLogger("ov2vss")
 FORMAT_VERSION = 3
 READ_VERSIONS = (2, 3)
 """Formats that this program loads: what format 3 added has defaults that are right for format 2."""
@@ -322,7 +325,10 @@ def read_manifest(folder: Path) -> Manifest:
             "export the bundle with the same release of ov2vss",
         )
     try:
-        return Manifest.model_validate(data)
+        manifest = Manifest.model_validate(data)
+        if unknown := unknown_keys(data, manifest.model_dump(mode="json")):
+            log.warning("%s: keys that this release does not know are ignored: %s", path, ", ".join(unknown))
+        return manifest
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(p) for p in first["loc"])
