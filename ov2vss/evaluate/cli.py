@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-import numpy as np
 
 from ov2vss.options import clip_options, strict_option
 from ov2vss_runtime.atomic_files import write_json
@@ -15,8 +14,9 @@ from ov2vss_runtime.console import CONTEXT, print_json, program
 
 if TYPE_CHECKING:
     from ov2vss.evaluate.evaluate import Predict
+    from ov2vss.evaluate.predictions import Ids
 
-UNKNOWN = 65_535
+log = logging.getLogger("ov2vss")
 
 
 @click.command(context_settings=CONTEXT)
@@ -24,6 +24,12 @@ UNKNOWN = 65_535
 @click.option("--bundle", default=None, help="Bundle folder or built-in name (exported graphs).")
 @click.option(
     "--pred", default=None, type=click.Path(path_type=Path), help="Predictions DIR/<video>/<frame>.png, raw ids."
+)
+@click.option(
+    "--pred-ids",
+    default=None,
+    type=click.Choice(["one", "zero"]),
+    help="With --pred: the id of the first class. one: 1, and 0 is unknown; zero: 0 [default: one].",
 )
 @click.option("--data", required=True, help="A folder in the VSPW layout, or 'shapes'.")
 @click.option("--split", default=None, help="Split of the data set [default: test; with --check all].")
@@ -72,6 +78,7 @@ def main(
     ckpt: Path | None,
     bundle: str | None,
     pred: Path | None,
+    pred_ids: Ids | None,
     data: str,
     split: str | None,
     check: bool,
@@ -99,6 +106,8 @@ def main(
     from ov2vss.data import open_videos
     from ov2vss.errors import OV2VSSError
     from ov2vss.evaluate.evaluate import Protocol, evaluate, make_protocol, predict_with
+    from ov2vss.evaluate.predictions import shifted_hint, stored_predictions
+    from ov2vss_runtime.bundle.bundle import find_bundle, read_manifest
     from ov2vss_runtime.bundle.vocabulary import Vocabulary
 
     if check:
@@ -108,20 +117,29 @@ def main(
 
         if ckpt is not None or bundle is not None or pred is not None:
             raise click.UsageError("--check looks at --data alone: leave out --ckpt, --bundle and --pred")
-        found = check_data(data, splits=(split,) if split else ())
+        masks = check_data(data, splits=(split,) if split else ())
         if json_file is not None and str(json_file) != "-":
-            write_json(json_file, report_json(found))
-        print_check(found, str(json_file) == "-")
+            write_json(json_file, report_json(masks))
+        print_check(masks, str(json_file) == "-")
         return
     split = split or "test"
     if sum(x is not None for x in (ckpt, bundle, pred)) != 1:
         raise click.UsageError("give exactly one of --ckpt, --bundle and --pred")
     if per_frame and ckpt is None:
         raise click.UsageError("--per-frame needs --ckpt")
+    if pred_ids is not None and pred is None:
+        raise click.UsageError("--pred-ids needs --pred")
     if (precision or backend or device) and bundle is None:
         raise click.UsageError("--precision, --backend and --device need --bundle")
     if (clip_weights is not None or download) and ckpt is None:
         raise click.UsageError("--clip-weights and --download need --ckpt")
+    # What is not there is said before torch is imported.
+    if ckpt is not None and not ckpt.exists():
+        raise OV2VSSError(f"checkpoint {ckpt} does not exist", "give the folder that ov2vss-train printed")
+    if pred is not None and not pred.is_dir():
+        raise OV2VSSError(f"the folder of predictions {pred} does not exist", "check --pred")
+    if bundle is not None:
+        read_manifest(find_bundle(bundle))
     videos = open_videos(data, split, stills=stills)
     wording = Vocabulary.parse(vocab) if vocab is not None else None
 
@@ -160,8 +178,9 @@ def main(
             lambda: segmenter.stream(None, setup.vocabulary, gap, "farthest", embeddings=embeddings), strict
         )
     else:
+        assert pred is not None
         setup = make_protocol(videos, protocol, wording)
-        predict = _stored(pred, setup.classes)
+        predict = stored_predictions(pred, setup.classes, pred_ids or "one")
     scores = evaluate(videos, setup, predict, progress=True, strict=strict)
     for name, value in scores["per_class"].items():
         click.echo(f"{name:<32} {'-' if value is None else format(value, '.4f')}")
@@ -169,34 +188,11 @@ def main(
         click.echo(f"{scores['skipped']} frames were left out: their image or mask is corrupt")
     summary = {k: v for k, v in scores.items() if isinstance(v, float)}
     click.echo("  ".join(f"{name} {value:.4f}" for name, value in summary.items()) or "no labelled pixel was evaluated")
+    if pred is not None and (hint := shifted_hint(videos, setup, pred, pred_ids or "one", scores["miou"])):
+        log.warning("%s", hint)
     if str(json_file) == "-":
         print_json(scores)
     elif json_file is not None:
         write_json(json_file, scores)
     if scores["miou"] is None:
         raise OV2VSSError("no labelled pixel was evaluated", "check --split and --protocol")
-
-
-def _stored(folder: Path, classes: list[int]) -> Predict:
-    """Predictions read from PNGs: raw id ``k`` is class ``k - 1`` of the data set, 0 is unknown."""
-    from ov2vss.data.images import read_ids
-    from ov2vss.data.source import VideoSet
-    from ov2vss.errors import OV2VSSError
-
-    # A class of the data set that this protocol leaves out stays a wrong answer, never a void one.
-    table = np.full(65_536, UNKNOWN, np.uint16)
-    for position, k in enumerate(classes):
-        table[k + 1] = position
-
-    def predict(videos: VideoSet, video: int) -> Iterator[np.ndarray]:
-        labelled = set(videos.labelled(video))
-        for index in range(videos.length(video)):
-            path = folder / videos.videos[video] / f"{videos.frame_name(video, index)}.png"
-            if index not in labelled:
-                yield np.full((1, 1), UNKNOWN, np.uint16)
-            elif not path.is_file():
-                raise OV2VSSError(f"prediction {path} is missing", "write one PNG per labelled frame")
-            else:
-                yield table[read_ids(path)]
-
-    return predict

@@ -158,11 +158,7 @@ def tally(
                 elif mask is not None:
                     truth = table[mask]
                     if truth.shape != prediction.shape:
-                        raise OV2VSSError(
-                            f"{videos.videos[video]} frame {videos.frame_name(video, index)}: the prediction is "
-                            f"{prediction.shape}, the mask {truth.shape}",
-                            "write predictions at the size of the masks",
-                        )
+                        raise _other_size(videos, video, index, truth.shape, prediction.shape)
                     result.confusion.update(truth, prediction)
                     if dense:
                         truths.append(truth)
@@ -174,6 +170,23 @@ def tally(
                     values = video_consistency(np.stack(truths), np.stack(predictions), n)
                     row += sum(values), len(values)
     return result
+
+
+def _other_size(
+    videos: VideoSet, video: int, index: int, truth: tuple[int, ...], prediction: tuple[int, ...]
+) -> OV2VSSError:
+    """Whose fault it is: a mask that does not have the size of its frame, or somebody's prediction."""
+    where = f"{videos.videos[video]} frame {videos.frame_name(video, index)}"
+    mask = "x".join(map(str, truth))
+    if videos.frame(video, index).shape[:2] == prediction:
+        return OV2VSSError(
+            f"{where}: its mask is {mask}, the frame {'x'.join(map(str, prediction))} (height x width)",
+            "write masks at the size of the frames; ov2vss-eval --check lists them",
+        )
+    return OV2VSSError(
+        f"{where}: the prediction is {'x'.join(map(str, prediction))}, the mask {mask} (height x width)",
+        "write predictions at the size of the masks",
+    )
 
 
 def evaluate(

@@ -7,8 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from ov2vss.data import open_videos
 from ov2vss.errors import OV2VSSError
 from ov2vss.presets import PRESETS, configure
 from ov2vss.train.preflight import check_settings
@@ -107,3 +109,15 @@ def test_a_typo_is_answered_without_torch(arguments: tuple[str, ...], tmp_path: 
     assert done.stderr.startswith("error: ") or "\nerror: " in done.stderr
     assert "torch was imported" not in done.stdout + done.stderr
     assert not (tmp_path / "runs").exists()
+
+
+def test_hold_out_is_honoured_for_generated_clips_too() -> None:
+    """Unset they hold out, as they always did; ``hold_out_unseen=false`` shows all compositions in training."""
+    assert configure("tiny", []).holds_out
+    assert not configure("tiny", ["hold_out_unseen=false"]).holds_out
+    assert not configure("tiny", [], data="folder").holds_out
+    assert configure("ov2vss-r101", [], data="folder").holds_out
+    for hold_out in (True, False):
+        videos = open_videos("shapes", "train", hold_out=hold_out)
+        shown = {k for v in range(40) for k in np.unique(videos.mask(v, 0)).tolist()}
+        assert bool(shown & {k + 1 for k in videos.unseen}) is not hold_out

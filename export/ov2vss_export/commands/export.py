@@ -24,6 +24,7 @@ log = logging.getLogger("ov2vss")
 
 def run(options: Options) -> None:
     """Export, print the gates and the size, and build plans if they were asked for."""
+    _check_early(options)
     from ov2vss_export.bundle_writer import GateError, export_bundle
 
     if options.engine is not None or options.compute is not None:
@@ -49,6 +50,41 @@ def run(options: Options) -> None:
         print_json({"bundle": str(out), "megabytes": total, "seconds": seconds, "gates": gate_records(gates)})
 
 
+def _check_early(options: Options) -> None:
+    """Paths, words and sizes, before torch is imported.
+
+    Raises:
+        OV2VSSError: one of them cannot be used.
+    """
+    from ov2vss_runtime.bundle.vocabulary import Vocabulary
+    from ov2vss_runtime.stream.preprocess import parse_size
+
+    assert options.ckpt is not None
+    if not options.ckpt.exists():
+        raise OV2VSSError(f"checkpoint {options.ckpt} does not exist", "give the folder that ov2vss-train printed")
+    if options.out is not None and options.out.exists():
+        raise OV2VSSError(f"{options.out} already exists", "choose another --out, or remove it first")
+    named = (
+        ("--license", options.license_file),
+        ("--card", options.card_file),
+        ("--calibrate", options.calibrate),
+        ("--clip-weights", Path(options.clip_weights) if options.clip_weights not in (None, "random") else None),
+    )
+    for option, file in named:
+        if file is not None and not file.exists():
+            raise OV2VSSError(f"{file} does not exist", f"check {option}")
+    if options.replace_license and options.license_file is None:
+        raise OV2VSSError("--replace-license has nothing to put in its place", "add --license FILE")
+    if options.size:
+        parse_size(options.size)
+    if options.vocab is not None:
+        Vocabulary.parse(options.vocab)
+    if options.data is not None:
+        from ov2vss.data import open_videos
+
+        open_videos(options.data, options.split)
+
+
 def _request(options: Options) -> ExportRequest:
     """What to export: the run's own words and size where the options name none."""
     from ov2vss import checkpoint
@@ -67,9 +103,6 @@ def _request(options: Options) -> ExportRequest:
     snapped = snap(wanted)
     if snapped != tuple(wanted):
         log.warning("size %dx%d -> %dx%d (multiples of 32)", *wanted, *snapped)
-    for option, file in (("--license", options.license_file), ("--card", options.card_file)):
-        if file is not None and not file.is_file():
-            raise OV2VSSError(f"{file} does not exist", f"check {option}")
     return ExportRequest(
         checkpoint=found,
         vocabulary=words,
