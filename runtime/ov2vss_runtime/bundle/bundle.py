@@ -326,7 +326,8 @@ def read_manifest(folder: Path) -> Manifest:
         )
     try:
         manifest = Manifest.model_validate(data)
-        if unknown := unknown_keys(data, manifest.model_dump(mode="json")):
+        unknown = unknown_keys(data, manifest.model_dump(mode="json"))
+        if unknown and found == FORMAT_VERSION:  # older formats had keys that are of no use any more
             log.warning("%s: keys that this release does not know are ignored: %s", path, ", ".join(unknown))
         return manifest
     except ValidationError as error:
