@@ -47,7 +47,7 @@ def follow(kind: str, start: list[str], data: Path, frames: Path, out: Path, set
     """Train, export, run and score one model."""
     run, bundle, masks, row = out / kind, out / f"{kind}-bundle", out / f"{kind}-masks", {}
     more = [part for setting in settings for part in ("--set", setting)]
-    row["train"] = timed(SCRIPTS / "ov2vss-train", *start, "--data", data, "--out", run, *more)
+    row["train"] = timed(SCRIPTS / "ov2vss-train", *start, "--data", data, "--out", run, "--no-score", *more)
     row["export"] = timed(SCRIPTS / "ov2vss-export", "--ckpt", run, "--out", bundle)
     outputs = ["--masks", masks, "--out", out / f"{kind}.mp4", "--rate", "24"]
     row["run"] = timed(SCRIPTS / "ov2vss-run", frames, "--bundle", bundle, *outputs)

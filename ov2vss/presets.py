@@ -232,7 +232,7 @@ PRESETS["lite-any"] = PRESETS["lite"].model_copy(
 FITTED = ("lite-any",)
 """Presets whose frame size is made for the aspect of the data, unless it is set."""
 
-FINE_TUNING = {"iterations": 200, "per_frame_iterations": 170, "warmup": 20}
+FINE_TUNING = {"iterations": 120, "per_frame_iterations": 100, "warmup": 10, "batch": 4}
 """The schedule of ``--init`` without a preset."""
 
 
