@@ -25,6 +25,7 @@ from typing import Any
 import click
 from machine import processor, revision
 
+from ov2vss.data import labelled_splits
 from ov2vss_runtime.atomic_files import write_json, write_text
 from ov2vss_runtime.console import CONTEXT, program
 from ov2vss_runtime.errors import OV2VSSError
@@ -115,20 +116,22 @@ def score(run: Path, data: str, split: str, gap: int, *more: str) -> dict[str, A
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def score_row(folder: Path, data: str, gaps: tuple[int, int], words: str | None) -> dict[str, Any]:
+def score_row(folder: Path, data: str, gaps: tuple[int, int], words: str | None, splits: list[str]) -> dict[str, Any]:
     """Scores of a trained row, kept in ``OUT/<row>/scores.json`` with the arguments that gave them.
 
-    ``test`` and ``val``, each streamed and per frame; ``test words`` with other wordings; and where classes were held
-    out, ``test unseen`` by the paper's protocol: truth and vocabulary of those classes alone.
+    ``test`` and ``val``, each streamed and per frame, as far as they have masks; on the first of them also ``<split>
+    words`` with other wordings; and where classes were held out, ``<split> unseen`` by the paper's protocol: truth and
+    vocabulary of those classes alone.
     """
     kept = folder / "scores.json"
     known = json.loads(kept.read_text()) if kept.is_file() else {}
-    wanted = {"test": ("test", gaps[0]), "val": ("val", gaps[1])}
+    main = splits[0]
+    wanted = {split: (split, gap) for split, gap in zip(("test", "val"), gaps, strict=True) if split in splits}
     wanted |= {f"{name} per frame": (*where, "--per-frame") for name, where in list(wanted.items())}
     if words is not None:
-        wanted["test words"] = ("test", gaps[0], "--vocab", words)
+        wanted[f"{main} words"] = (*wanted[main], "--vocab", words)
     if "hold_out_unseen=true" in json.loads((folder / "row.json").read_text())["settings"]:
-        wanted |= {f"{k} unseen": (*wanted[k], "--protocol", "unseen") for k in ("test", "test words") if k in wanted}
+        wanted |= {f"{k} unseen": (*wanted[k], "--protocol", "unseen") for k in (main, f"{main} words") if k in wanted}
     scores = {}
     for name, arguments in wanted.items():
         stored = known.get(name, {})
@@ -158,6 +161,7 @@ def report(table: str, records: dict[str, list[dict]], scores: dict[str, list[di
         command: that repeats the table.
     """
     names, seeds = TABLES[table][1], len(next(iter(records.values())))
+    main = "test" if "test" in scores[names[0]][0] else "val"
 
     def cell(name: str, key: str, figure: str) -> str:
         return _figure([s.get(key, {}).get(figure) for s in scores[name]])
@@ -183,21 +187,21 @@ def report(table: str, records: dict[str, list[dict]], scores: dict[str, list[di
     lines += _table(["row", *columns, "minutes"], body)
     groups = []
     for name in names:
-        for key, wording in (("test", "names"), ("test words", "other words")):
+        for key, wording in ((main, "names"), (f"{main} words", "other words")):
             if any("unseen_miou" in s.get(key, {}) for s in scores[name]):
                 kinds = ("miou", "seen_miou", "unseen_miou", "harmonic_miou")
                 figures = [cell(name, key, kind) for kind in kinds]
                 groups.append([ROWS[name].title, wording, *figures, cell(name, f"{key} unseen", "miou")])
-            elif key != "test" and any(key in s for s in scores[name]):
+            elif key != main and any(key in s for s in scores[name]):
                 groups.append([ROWS[name].title, wording, cell(name, key, "miou"), "-", "-", "-", "-"])
     if groups:
-        head = ["row", "prompts", "test mIoU", "seen", "unseen", "harmonic", "unseen among themselves"]
+        head = ["row", "prompts", f"{main} mIoU", "seen", "unseen", "harmonic", "unseen among themselves"]
         lines += ["", *_table(head, groups)]
-    classes = list(scores[names[0]][0]["test"]["per_class"])
+    classes = list(scores[names[0]][0][main]["per_class"])
     per_class = [
-        [ROWS[n].title, *(_figure([s["test"]["per_class"][c] for s in scores[n]]) for c in classes)] for n in names
+        [ROWS[n].title, *(_figure([s[main]["per_class"][c] for s in scores[n]]) for c in classes)] for n in names
     ]
-    lines += ["", "IoU per class on test:", "", *_table(["row", *classes], per_class)]
+    lines += ["", f"IoU per class on {main}:", "", *_table(["row", *classes], per_class)]
     revisions = sorted({r["revision"] for found in records.values() for r in found})
     where = f"{time.strftime('%Y-%m-%d')}, {processor()}, torch {version('torch')}"
     return "\n".join([*lines, "", f"{where}, trained at revision {', '.join(revisions)}."]) + "\n"
@@ -238,6 +242,11 @@ def main(
     report_file: Path | None,
 ) -> None:
     """Run the rows of one ablation table, one after the other."""
+    splits = labelled_splits(data)
+    if not splits:
+        raise OV2VSSError(f"{data} has masks neither in test nor in val", "check --data; a row must be scored on one")
+    if "test" not in splits:
+        log.info("test has no masks: rows are scored on val alone")
     plan = [(seed, name) for seed in range(seeds) for name in TABLES[table][1]]
     records: dict[str, list[dict]] = {name: [] for _, name in plan}
     scores: dict[str, list[dict]] = {name: [] for _, name in plan}
@@ -247,8 +256,8 @@ def main(
         folder = out / (f"{name}-seed{seed}" if seed else name)
         train(folder, preset, data, [*settings, *own])
         records[name].append(json.loads((folder / "row.json").read_text()))
-        scores[name].append(score_row(folder, data, gaps, words))
-        log.info("test mIoU %.3f", scores[name][-1]["test"]["miou"])
+        scores[name].append(score_row(folder, data, gaps, words, splits))
+        log.info("%s mIoU %.3f", splits[0], scores[name][-1][splits[0]]["miou"])
     command = " ".join(["python benchmarks/ablation.py", f"--table {table}", f"--preset {preset}"])
     command += "".join(f" --set {s}" for s in settings) + (f" --seeds {seeds}" if seeds > 1 else "")
     command += f" --gaps {gaps[0]} {gaps[1]}" if gaps != (1, 3) else ""

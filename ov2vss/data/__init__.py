@@ -33,17 +33,22 @@ def open_files(data: str, split: str, cache: bool = False) -> CityscapesVideos |
     return (CityscapesVideos if (Path(data) / "gtFine").is_dir() else FolderVideos)(data, split, cache)
 
 
-def labelled_split(data: str) -> str | None:
-    """The split that a finished training is scored on: ``test`` where it has masks, else ``val``, else None."""
-    splits = ("val",) if (Path(data) / "gtFine").is_dir() else ("test", "val")
-    for split in splits:
+def labelled_splits(data: str) -> list[str]:
+    """Of ``test`` and ``val`` those that have masks, in this order (VSPW's public test split has none)."""
+    found = []
+    for split in ("val",) if (Path(data) / "gtFine").is_dir() else ("test", "val"):
         try:
             videos = open_videos(data, split)
         except OV2VSSError:
             continue
         if any(videos.labelled(v) for v in range(len(videos.videos))):
-            return split
-    return None
+            found.append(split)
+    return found
+
+
+def labelled_split(data: str) -> str | None:
+    """The split that a finished training is scored on: the first of :func:`labelled_splits`, or None."""
+    return next(iter(labelled_splits(data)), None)
 
 
 __all__ = [
@@ -55,6 +60,7 @@ __all__ = [
     "StillFrames",
     "VideoSet",
     "labelled_split",
+    "labelled_splits",
     "open_files",
     "open_videos",
 ]

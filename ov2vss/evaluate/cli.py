@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ov2vss.options import clip_options, strict_option
-from ov2vss_runtime.atomic_files import write_json
+from ov2vss_runtime.atomic_files import write_json, write_text
 from ov2vss_runtime.console import CONTEXT, print_json, program
 
 if TYPE_CHECKING:
@@ -73,6 +73,9 @@ log = logging.getLogger("ov2vss")
     type=click.Path(path_type=Path),
     help="Write the scores to FILE; - prints them as the last line of stdout.",
 )
+@click.option(
+    "--csv", "csv_file", default=None, type=click.Path(path_type=Path), help="Write all scores as group,name,value."
+)
 @program
 def main(
     ckpt: Path | None,
@@ -94,6 +97,7 @@ def main(
     backend: str | None,
     device: int,
     json_file: Path | None,
+    csv_file: Path | None,
 ) -> None:
     """Score a model, or anybody's predictions, on labelled videos; one streaming pass per video.
 
@@ -107,6 +111,7 @@ def main(
     from ov2vss.errors import OV2VSSError
     from ov2vss.evaluate.evaluate import Protocol, evaluate, make_protocol, predict_with
     from ov2vss.evaluate.predictions import shifted_hint, stored_predictions
+    from ov2vss.evaluate.table import as_csv, table
     from ov2vss_runtime.bundle.bundle import find_bundle, read_manifest
     from ov2vss_runtime.bundle.vocabulary import Vocabulary
 
@@ -182,12 +187,13 @@ def main(
         setup = make_protocol(videos, protocol, wording)
         predict = stored_predictions(pred, setup.classes, pred_ids or "one")
     scores = evaluate(videos, setup, predict, progress=True, strict=strict)
-    for name, value in scores["per_class"].items():
-        click.echo(f"{name:<32} {'-' if value is None else format(value, '.4f')}")
+    held_out = [videos.classes.names[setup.classes[position]] for position in setup.unseen]
     if scores["skipped"]:
         click.echo(f"{scores['skipped']} frames were left out: their image or mask is corrupt")
-    summary = {k: v for k, v in scores.items() if isinstance(v, float)}
-    click.echo("  ".join(f"{name} {value:.4f}" for name, value in summary.items()) or "no labelled pixel was evaluated")
+    for line in table(scores, held_out):
+        click.echo(line)
+    if csv_file is not None:
+        write_text(csv_file, as_csv(scores, held_out))
     if pred is not None and (hint := shifted_hint(videos, setup, pred, pred_ids or "one", scores["miou"])):
         log.warning("%s", hint)
     if str(json_file) == "-":

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
 
 from tests.train.test_data import write_folder
 from tests.train.test_training import FAST
@@ -68,3 +73,41 @@ def test_a_table_is_trained_once_and_scored_again_on_request(tmp_path: Path) -> 
     done = run(*args, settings=[*SETTINGS, "lr=1e-4"])
     assert done.returncode == 1
     assert "holds a row with other settings" in done.stderr
+
+
+def test_what_cannot_be_scored_is_not_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As VSPW comes: masks in train and val, none in test. Without any, or with a typo, nothing is trained."""
+    monkeypatch.syspath_prepend(SCRIPT.parent)
+    ablation = import_module("ablation")
+    trained, scored = [], []
+
+    def train(folder: Path, preset: str, data: str, settings: list[str]) -> float:
+        trained.append(folder.name)
+        folder.mkdir(parents=True)
+        row = {"preset": preset, "settings": settings, "seconds": 60.0, "revision": "abc"}
+        (folder / "row.json").write_text(json.dumps(row))
+        return 60.0
+
+    def score(run: Path, data: str, split: str, gap: int, *more: str) -> dict:
+        scored.append(split)
+        return {"miou": 0.5, "fwiou": 0.5, "vc8": None, "vc16": None, "per_class": {"street": 0.5}}
+
+    monkeypatch.setattr(ablation, "train", train)
+    monkeypatch.setattr(ablation, "score", score)
+    data = tmp_path / "set"
+    data.mkdir()
+    for split in ("train", "val", "test"):
+        write_folder(data, {f"{split}-a": 3}, split=split)
+    shutil.rmtree(data / "data/test-a/mask")
+    done = CliRunner().invoke(ablation.main, ["--data", str(data), "--out", str(tmp_path / "out"), "--table", "frames"])
+    assert done.exit_code == 0, done.output
+    assert trained == ["labels-4", "labels-1", "full"]
+    assert set(scored) == {"val"}
+    assert "IoU per class on val" in done.stdout
+    shutil.rmtree(data / "data/val-a/mask")
+    for folder in (data, tmp_path / "typo"):
+        done = CliRunner().invoke(ablation.main, ["--data", str(folder), "--out", str(tmp_path / "other")])
+        assert done.exit_code == 1
+        assert "masks neither in test nor in val" in done.stderr
+        assert len(trained) == 3
+        assert not (tmp_path / "other").exists()
