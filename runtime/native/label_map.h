@@ -85,9 +85,11 @@ OV2VSS_CLONES static void add_share(const float* top, const float* bottom, float
 // corner is below the largest "smallest corner" of any class therefore wins nowhere in the cell; one that wins in none
 // of a block's cells is not interpolated there. For the softmax the same holds with a distance below which a class does
 // not count.
-template <typename Label>
+//
+// `before(y0, y1)` is called before the two rows of logits are read.
+template <typename Label, typename Before>
 void label_rows(const float* logits, int classes, int h, int w, const Axis& rows, const Axis& columns, Label* labels,
-                float* confidence, int row_begin, int row_end) {
+                float* confidence, int row_begin, int row_end, Before before) {
     const float reach = confidence ? kNegligible : 0.0f;
     const int width = static_cast<int>(columns.low.size());
     const std::size_t plane = static_cast<std::size_t>(h) * w;
@@ -112,6 +114,7 @@ void label_rows(const float* logits, int classes, int h, int w, const Axis& rows
         const int y0 = rows.low[y], y1 = rows.high[y];
         int y_next = y + 1;
         while (y_next < row_end && rows.low[y_next] == y0) ++y_next;
+        before(y0, y1);
 
         std::fill(floor_value.begin(), floor_value.end(), -std::numeric_limits<float>::infinity());
         for (int n = 0; n < classes; ++n) {
@@ -183,7 +186,7 @@ void label_map(const float* logits, int classes, int h, int w, Label* labels, fl
     auto run = [&](int worker) {
         const int begin = static_cast<int>(static_cast<std::int64_t>(height) * worker / workers);
         const int end = static_cast<int>(static_cast<std::int64_t>(height) * (worker + 1) / workers);
-        label_rows(logits, classes, h, w, rows, columns, labels, confidence, begin, end);
+        label_rows(logits, classes, h, w, rows, columns, labels, confidence, begin, end, [](int, int) {});
     };
     std::vector<std::thread> pool;
     for (int worker = 1; worker < workers; ++worker) pool.emplace_back(run, worker);
