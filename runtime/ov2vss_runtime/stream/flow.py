@@ -1,7 +1,7 @@
 """Motion between neighbouring frames on the grid of the logits, and how far it can be trusted.
 
-The flow is OpenCV's DIS at four pixels a cell of the logits, from each frame to the one before it: where a cell of the
-present was a frame ago. Trust is what is left of 1 after three doubts: grey levels that differ although the motion is
+The flow is OpenCV's DIS at half the network's size, from each frame to the one before it: where a cell of the present
+was a frame ago. Trust is what is left of 1 after three doubts: grey levels that differ although the motion is
 taken off (beyond the picture's own noise), a coarser flow the other way round that does not lead back, and a place that
 was outside of the picture. Where the flow leads back in too little of the picture, none of it is trusted.
 """
@@ -14,11 +14,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-PIXELS = 4
-"""Pixels of the flow in a cell of the logits: 176 x 320 for frames of 352 x 640."""
-
-WITHIN = 0.5
-"""Cells from its start within which a way back and forth counts as found."""
+SHRINK = 2
+"""The flow's pictures are so many times smaller than the network's: 176 x 320 for frames of 352 x 640; those of the way
+back twice that."""
+WITHIN = 4.0
+"""Pixels of the network's frame from its start within which a way back and forth counts as found."""
 
 Plane = npt.NDArray[np.float32]
 
@@ -30,15 +30,16 @@ class Gates:
     Attributes:
         grey: grey levels of difference, beyond the noise, at which trust falls to 1/e.
         noise: grey levels at most that count as noise: the frame's median difference, up to so much, is taken off.
-        astray: cells between start and end of the way back and forth at which trust falls to 1/e.
-        lost, found: share of the picture whose way back and forth ends within half a cell. At ``lost`` and below
-            nothing is taken from the frame before (a new shot, a jump, motion too fast to be found); up to ``found``
+        astray: pixels (of the network's frame) between start and end of the way back and forth at which trust falls to
+            1/e.
+        lost, found: share of the picture whose way back and forth ends within :data:`WITHIN` pixels. At ``lost`` and
+            below nothing is taken from the frame before (a new shot, motion too fast to be found); up to ``found``
             trust grows to its full value.
     """
 
     grey: float = 7.0
     noise: float = 4.0
-    astray: float = 2.0
+    astray: float = 16.0
     lost: float = 0.5
     found: float = 0.8
 
@@ -89,55 +90,52 @@ def shrunk(plane: npt.NDArray, cells: tuple[int, int]) -> Plane:
     return cv2.resize(plane.astype(np.float32, copy=False), cells[::-1], interpolation=cv2.INTER_AREA)
 
 
+Pictures = tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]
+
+
 class MotionEstimator:
-    """Feed it every frame; it keeps two small grey pictures of the last one.
+    """Feed it every frame; it keeps two small grey pictures of the last one, at half and at a quarter of its size."""
 
-    Args:
-        cells: (h, w) of the logits.
-        gates: constants of trust.
-    """
-
-    def __init__(self, cells: tuple[int, int], gates: Gates | None = None) -> None:
-        self.cells, self.gates = cells, gates or Gates()
-        self._fine, self._coarse = (
-            cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST) for _ in range(2)
-        )
-        self.last: tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]] | None = None
-        h, w = cells
-        self._pixels = places(np.zeros((h * PIXELS, w * PIXELS, 2), np.float32))
-        self._cells = places(np.zeros((h, w, 2), np.float32))
+    def __init__(self, gates: Gates | None = None) -> None:
+        self.gates = gates or Gates()
+        self._fine, self._coarse = (cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST) for _ in range(2))
+        self.last: Pictures | None = None
 
     def forget(self) -> None:
         """The next frame has none before it."""
         self.last = None
 
-    def __call__(self, frame: npt.NDArray[np.uint8]) -> Motion | None:
-        """Motion from ``frame`` (RGB ``[H, W, 3]`` uint8, as the network sees it) to the one before; None for the
-        first."""
-        (h, w), last = self.cells, self.last
-        grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
-        fine = cv2.resize(grey, (w * PIXELS, h * PIXELS), interpolation=cv2.INTER_AREA)
-        coarse = cv2.resize(fine, (w * PIXELS // 2, h * PIXELS // 2), interpolation=cv2.INTER_AREA)
-        self.last = (fine, coarse)
-        if last is None:
-            return None
-        forth = self._fine.calc(fine, last[0], None)
-        flow = shrunk(forth, self.cells) / PIXELS
-        return Motion(flow, self._trust(forth, flow, last))
+    def __call__(self, frame: npt.NDArray[np.uint8], cells: tuple[int, int] | None) -> Motion | None:
+        """Motion from ``frame`` to the one before it.
 
-    def _trust(
-        self, forth: Plane, flow: Plane, last: tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]
-    ) -> Plane:
-        assert self.last is not None
-        (fine, coarse), gates = self.last, self.gates
-        before = cv2.remap(last[0], self._pixels + forth, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        difference = shrunk(cv2.absdiff(fine, before), self.cells)
+        Args:
+            frame: RGB ``[H, W, 3]`` uint8, as the network sees it.
+            cells: (h, w) of the logits; None to see the frame only.
+
+        Returns:
+            None for the first frame, and without ``cells``.
+        """
+        grey, last = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), self.last
+        h, w = (side // SHRINK for side in grey.shape)
+        fine = cv2.resize(grey, (w, h), interpolation=cv2.INTER_AREA)
+        now = (fine, cv2.resize(fine, (w // 2, h // 2), interpolation=cv2.INTER_AREA))
+        self.last = now
+        return None if last is None or cells is None else self._motion(now, last, cells)
+
+    def _motion(self, now: Pictures, last: Pictures, cells: tuple[int, int]) -> Motion:
+        gates, (h, w) = self.gates, cells
+        forth = self._fine.calc(now[0], last[0], None)
+        before = cv2.remap(last[0], places(forth), None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        difference = shrunk(cv2.absdiff(now[0], before), cells)
         surprise = np.maximum(difference - min(float(np.median(difference)), gates.noise), 0)
-        at = self._cells + flow
-        back = sample(shrunk(self._coarse.calc(last[1], coarse, None), self.cells) / (PIXELS / 2), at)
-        astray = np.hypot(*np.moveaxis(flow + back, -1, 0))
-        h, w = self.cells
+        # From here on in cells.
+        pixels = np.array([now[0].shape[1] / w, now[0].shape[0] / h], np.float32)
+        flow = shrunk(forth, cells) / pixels
+        back = shrunk(self._coarse.calc(last[1], now[1], None), cells) / (pixels / 2)
+        at = places(flow)
+        astray = np.hypot(*np.moveaxis((flow + sample(back, at)) * pixels * SHRINK, -1, 0))
+        sure = (float((astray < WITHIN).mean()) - gates.lost) / (gates.found - gates.lost)
         x, y = at[..., 0], at[..., 1]
         inside = (x >= -0.5) & (y >= -0.5) & (x <= w - 0.5) & (y <= h - 0.5)
-        sure = (float((astray < WITHIN).mean()) - gates.lost) / (gates.found - gates.lost)
-        return inside * np.exp(-surprise / gates.grey - astray / gates.astray) * np.float32(min(max(sure, 0.0), 1.0))
+        trust = np.exp(-surprise / gates.grey - astray / gates.astray) * np.float32(min(max(sure, 0.0), 1.0))
+        return Motion(flow, inside * trust)

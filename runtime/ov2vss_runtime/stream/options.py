@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ov2vss_runtime.errors import OV2VSSError
+from ov2vss_runtime.stream.keyframes import KeyFrames, check_keyframes
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,11 @@ class StreamOptions:
         reset_on_cut: restart the state where a new shot begins.
         top_classes: decode only the most likely words of a shot, so many; 0 for all.
         seed: of the policy ``reservoir``.
+        smooth: blend every frame with the one before it, moved along the optical flow
+            (:mod:`ov2vss_runtime.stream.propagation`). None leaves it to who makes the stream: a
+            :class:`~ov2vss_runtime.stream.stream.Stream` does not, a Segmenter that runs a source does.
+        keyframes: run the network on every K-th frame and move its logits along the flow between; ``auto`` where
+            the motion asks for it.
     """
 
     confidence: bool = False
@@ -26,9 +32,17 @@ class StreamOptions:
     reset_on_cut: bool = False
     top_classes: int = 0
     seed: int = 0
+    smooth: bool | None = None
+    keyframes: KeyFrames = 1
 
     def __post_init__(self) -> None:
         if not 0 <= self.unknown_below <= 1:
             raise OV2VSSError(f"unknown_below={self.unknown_below}", "give a probability, 0 to 1")
         if self.top_classes < 0:
             raise OV2VSSError(f"top_classes={self.top_classes}", "give a number of classes, or 0 for all")
+        check_keyframes(self.keyframes)
+
+    @property
+    def propagates(self) -> bool:
+        """Whether a frame's labels depend on earlier frames' logits."""
+        return bool(self.smooth) or self.keyframes != 1

@@ -126,7 +126,7 @@ def propagate_numpy(
     rules: Smoothing,
 ) -> Logits:
     """The blended logits of :func:`propagate` in numpy, in the arithmetic of the kernel."""
-    n, h, w = past.shape
+    h, w = past.shape[1:]
     at = places(flow)
     x, y = np.clip(at[..., 0], 0, w - 1), np.clip(at[..., 1], 0, h - 1)
     x0, y0 = x.astype(np.int32), y.astype(np.int32)
@@ -162,55 +162,48 @@ class Propagator:
     it, or :meth:`carry` the past over.
 
     Args:
-        cells: (h, w) of the logits.
         smoothing: constants; None for this program's own.
         smooth: whether :meth:`blend` takes anything from the past.
         threads: of the kernel.
     """
 
-    def __init__(
-        self, cells: tuple[int, int], smoothing: Smoothing | None = None, smooth: bool = True, threads: int = 1
-    ) -> None:
-        self.cells, self.rules, self.smooth, self.threads = cells, smoothing or Smoothing(), smooth, threads
-        self._estimate = MotionEstimator(cells, self.rules.gates)
-        self.forget()
+    def __init__(self, smoothing: Smoothing | None = None, smooth: bool = True, threads: int = 1) -> None:
+        self.rules, self.smooth, self.threads = smoothing or Smoothing(), smooth, threads
+        self._estimate = MotionEstimator(self.rules.gates)
+        self.drop()
 
     def forget(self) -> None:
-        """A new video or shot: nothing is taken from before."""
+        """A new video, shot or size: nothing is taken from before."""
         self._estimate.forget()
         self.drop()
 
     def drop(self) -> None:
-        """New words: the past's logits are of no use. The pictures stay, and one frame fills the logits again."""
+        """New words: the past's logits are of no use. The last picture stays, and one frame fills the logits again."""
         self.past: Logits | None = None
         self.words: Hashable = None
-        self.motion = still(self.cells)
+        self.motion: Motion | None = None
 
-    def look(self, frame: npt.NDArray[np.uint8]) -> None:
-        """See the next frame (RGB ``[H, W, 3]`` uint8, as the network sees it)."""
-        step = self._estimate(frame)
+    def look(self, frame: npt.NDArray[np.uint8]) -> Motion | None:
+        """See the next frame (RGB ``[H, W, 3]`` uint8, as the network sees it); its motion, where there is a past."""
+        step = self._estimate(frame, None if self.past is None else self.past.shape[1:])
         if step is None or step.lost:
-            self.past = None
-        elif self.past is not None:
-            self.motion = step.after(self.motion)
+            self.drop()
+            return None
+        assert self.motion is not None
+        self.motion = step.after(self.motion)
+        return step
 
     def has(self, words: Hashable) -> bool:
         """Whether there are logits of these words to carry over."""
         return self.past is not None and self.words == words
 
     def blend(
-        self,
-        logits: Logits,
-        words: Hashable,
-        size: tuple[int, int],
-        confidence: npt.NDArray[np.float32] | None = None,
+        self, logits: Logits, words: Hashable, size: tuple[int, int], confidence: npt.NDArray[np.float32] | None = None
     ) -> tuple[Logits, Labels]:
-        """Blend the present frame's logits with the past, which they become."""
-        if self.smooth and self.past is not None and self.words == words:
-            motion = self.motion
-            logits, labels = propagate(
-                self.past, motion.flow, size, logits, motion.trust, self.rules, self.threads, confidence
-            )
+        """Blend the present frame's logits with the past, and make them the past."""
+        if self.smooth and self.past is not None and self.motion is not None and self.words == words:
+            flow, trust = self.motion.flow, self.motion.trust
+            logits, labels = propagate(self.past, flow, size, logits, trust, self.rules, self.threads, confidence)
         else:
             labels = label_map(logits, size, self.threads, confidence)
         self.keep(logits, words)
@@ -219,11 +212,30 @@ class Propagator:
     def keep(self, logits: Logits, words: Hashable) -> None:
         """Make these logits of the present frame the past."""
         logits.flags.writeable = False  # results show the same array
-        self.past, self.words, self.motion = logits, words, still(self.cells)
+        self.past, self.words, self.motion = logits, words, still(logits.shape[1:])
 
-    def carry(
-        self, size: tuple[int, int], confidence: npt.NDArray[np.float32] | None = None
-    ) -> tuple[Logits, Labels]:
+    def carry(self, size: tuple[int, int], confidence: npt.NDArray[np.float32] | None = None) -> tuple[Logits, Labels]:
         """The past's logits and labels, moved to the present frame. The past stays: it is moved once, however far."""
         assert self.past is not None, "has() comes first"
+        assert self.motion is not None
         return propagate(self.past, self.motion.flow, size, threads=self.threads, confidence=confidence)
+
+    # -- to another process ----------------------------------------------------------------------------------------
+
+    def save(self) -> dict[str, npt.NDArray[Any]]:
+        """What the next frames depend on, words aside."""
+        found: dict[str, npt.NDArray[Any]] = {}
+        if self._estimate.last is not None:
+            found["fine"], found["coarse"] = self._estimate.last
+        if self.past is not None and self.motion is not None:
+            found |= {"past": self.past, "flow": self.motion.flow, "trust": self.motion.trust}
+        return found
+
+    def load(self, arrays: Mapping[str, npt.NDArray[Any]], words: Hashable) -> None:
+        """Go on where :meth:`save` was called; the words of its logits are ``words``, or None if they have changed."""
+        self.forget()
+        if "fine" in arrays:
+            self._estimate.last = (arrays["fine"], arrays["coarse"])
+        if "past" in arrays and words is not None:
+            self.past, self.words = arrays["past"], words
+            self.motion = Motion(arrays["flow"], arrays["trust"])

@@ -26,7 +26,9 @@ class Result:
         logits: ``[K, H/8, W/8]`` float32 at the model's size, of the words ``classes``; None where the label map was
             made on a GPU and they were not asked for.
         classes: indices into ``names`` of the rows of ``logits``: all, or those that were kept as candidates.
-        held: the network did not see this frame, the labels are those of an earlier one.
+        held: the network did not see this frame, the labels are those of an earlier one as they were.
+        propagated: the network did not see this frame, the labels are those of an earlier one moved along the flow.
+        age: frames from the one that the network saw last to this one; 0 where it saw this one.
         cut: a new shot began here and the state was restarted.
         pts: timestamp in the source's own units, and ``name`` of the frame, where the source has them.
     """
@@ -43,6 +45,8 @@ class Result:
     cut: bool = False
     pts: int | None = None
     name: str | None = None
+    propagated: bool = False
+    age: int = 0
 
     def __repr__(self) -> str:
         """Number, time, size, and the largest words of the frame."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from difflib import get_close_matches
 from itertools import islice
@@ -19,16 +20,18 @@ from ov2vss_runtime.engines.backends import load_engine
 from ov2vss_runtime.engines.bundle_engine import BundleEngine
 from ov2vss_runtime.errors import BackendError, OV2VSSError, VocabularyError
 from ov2vss_runtime.stream.distant import DistantPolicy
+from ov2vss_runtime.stream.newest import Finding, NewestFrame
 from ov2vss_runtime.stream.options import StreamOptions
 from ov2vss_runtime.stream.pipeline import AHEAD, Prefetch, paced
 from ov2vss_runtime.stream.preprocess import aspect_differs, suggest_size
+from ov2vss_runtime.stream.propagation import Smoothing
 from ov2vss_runtime.stream.result import Result
-from ov2vss_runtime.stream.stream import Stream
+from ov2vss_runtime.stream.stream import Stream, of_whole_list
 from ov2vss_runtime.video.open_source import open_source
 from ov2vss_runtime.video.source import Source
 
 log = logging.getLogger("ov2vss.runtime")
-Realtime = Literal["drop", "wait"]
+Realtime = Literal["drop", "wait", "async"]
 
 
 class Segmenter:
@@ -135,9 +138,12 @@ class Segmenter:
             gap: distance between references in frames; None for the bundle's own.
             distant: ``farthest`` (default for files), ``first`` (default otherwise) or ``reservoir``.
             embeddings: class embeddings ``[N, D]`` of the vocabulary, to share them among streams.
-            options: confidence, unknown pixels, shot changes, candidates.
+            options: confidence, unknown pixels, shot changes, candidates, smoothing (``smooth=None`` is on where there
+                is a source: frames fed by hand are labelled exactly unless asked otherwise) and key frames.
             realtime: ``drop`` throws the oldest waiting frame away when the model is slower than the source (default
-                for live sources; a file is then played by the clock), ``wait`` lets the source wait.
+                for live sources; a file is then played by the clock), ``wait`` lets the source wait. ``async``: as
+                ``drop``, and the network looks at the newest frame in a thread of its own, while every frame is shown
+                with the last finished labels moved to it (:mod:`ov2vss_runtime.stream.newest`).
             every: run the network on every k-th frame and hold its labels between.
             limit: end after so many frames.
             queue: frames that may wait between reading and labelling.
@@ -147,6 +153,14 @@ class Segmenter:
                 raise OV2VSSError(f"{name}={value}", "give a number of frames, at least 1")
         if every < 1:
             raise OV2VSSError(f"every={every}", "give 1 for every frame, 2 for every second one, and so on")
+        options = options or StreamOptions()
+        if options.smooth is None:
+            options = replace(options, smooth=source is not None)
+        if options.keyframes != 1 and (every != 1 or realtime == "async"):
+            other = f"every={every}" if every != 1 else "realtime='async'"
+            raise OV2VSSError(f"keyframes={options.keyframes} and {other} exclude each other", "leave one out")
+        if every != 1 and realtime == "async":
+            raise OV2VSSError(f"every={every} and realtime='async' exclude each other", "leave one out")
         words = self.words(vocabulary)
         opened = open_source(source) if isinstance(source, str | Path) else source
         needed = self.engine.can.distant
@@ -226,6 +240,7 @@ class SegmenterStream(Stream):
         self.segmenter, self.source = segmenter, source
         self.realtime, self.every, self.limit, self.queue = realtime, every, limit, queue
         self.dropped = 0
+        self._newest: NewestFrame | None = None
         self._running: Iterator[Result] | None = None
         self._begun = False
         super().__init__(
@@ -237,7 +252,9 @@ class SegmenterStream(Stream):
             segmenter.threads,
             embeddings,
             options,
+            Smoothing.from_manifest(segmenter.bundle.manifest.temporal),
         )
+        self._irregular |= realtime == "async"
 
     def __repr__(self) -> str:
         source = f" of {self.source.name!r}" if self.source is not None else ""
@@ -245,6 +262,8 @@ class SegmenterStream(Stream):
 
     def set_vocabulary(self, vocabulary: Words, embeddings: npt.NDArray[np.float32] | None = None) -> None:
         words = self.segmenter.words(vocabulary)
+        if self._newest is not None:
+            self._newest.wait()
         super().set_vocabulary(words, self.segmenter.embeddings(words) if embeddings is None else embeddings)
 
     def __iter__(self) -> Iterator[Result]:
@@ -260,18 +279,63 @@ class SegmenterStream(Stream):
         return self._running
 
     def _run(self, source: Source) -> Iterator[Result]:
-        drop = self.realtime == "drop"
+        drop = self.realtime != "wait"
         frames: Iterable[Any] = self.stages.timed("decode", source)
         if drop and not source.live:
             frames = paced(frames)
-        with Prefetch(islice(frames, self.limit), self.queue, drop) as waiting:
+        with ExitStack() as opened:
+            waiting = opened.enter_context(Prefetch(islice(frames, self.limit), self.queue, drop))
+            if self.realtime == "async":
+                smoothing = Smoothing.from_manifest(self.segmenter.bundle.manifest.temporal)
+                self._newest = opened.enter_context(NewestFrame(self._find, smoothing if self.options.smooth else None))
             for number, frame in enumerate(waiting):
                 self.dropped = waiting.dropped
                 if frame.gap:
+                    if self._newest is not None:
+                        self._newest.forget()
                     self.restart()
-                seen = number % self.every == 0 or frame.gap
-                result = self.step(frame.rgb, frame.time) if seen else self.hold(frame.rgb, frame.time)
+                if self._newest is not None:
+                    result = self._show(self._newest, frame.rgb, frame.time)
+                elif number % self.every == 0 or frame.gap:
+                    result = self.step(frame.rgb, frame.time)
+                else:
+                    result = self.hold(frame.rgb, frame.time)
                 yield replace(result, pts=frame.pts, name=frame.name)
+        self._newest = None
+
+    def _find(self, frame: npt.NDArray[np.uint8], index: int, time: float | None) -> Finding:
+        """What the network finds in a frame; in the thread of :class:`NewestFrame`."""
+        features, guidance, cut = self._advance(frame, time, index)
+        with self.stages("decoder"):
+            classes, embeddings = self._candidates(features)
+            return Finding(self.engine.decode(features, guidance, embeddings), classes, cut)
+
+    def _show(self, newest: NewestFrame, frame: npt.NDArray[np.uint8], time: float | None) -> Result:
+        """A frame with the newest labels there are."""
+        small, size = self._resized(frame), frame.shape[:2]
+        wanted = self.options.confidence or self.options.unknown_below > 0
+        confidence = np.empty(size, np.float32) if wanted else None
+        with self.stages("flow"):
+            found, labels, index = newest.show(small, self.index, time, self._wordings, size, self.threads, confidence)
+        if confidence is not None and self.options.unknown_below > 0:
+            labels[confidence < self.options.unknown_below] = np.iinfo(labels.dtype).max
+        if len(found.classes) < len(self.names):
+            labels = of_whole_list(labels, found.classes, len(self.names))
+        self.index += 1
+        age = self.index - 1 - index
+        return Result(
+            self.index - 1,
+            time,
+            frame,
+            labels,
+            self.names,
+            confidence,
+            found.logits,
+            found.classes,
+            cut=found.cut,
+            propagated=age > 0,
+            age=age,
+        )
 
     def close(self) -> None:
         """Stop reading the source."""

@@ -23,9 +23,11 @@ from ov2vss_runtime.errors import OV2VSSError
 from ov2vss_runtime.stream import saved
 from ov2vss_runtime.stream.cuts import CutDetector
 from ov2vss_runtime.stream.distant import DistantFrame, DistantPolicy, Seen
+from ov2vss_runtime.stream.keyframes import due, spacing
 from ov2vss_runtime.stream.label_map import Labels, label_map, label_type
 from ov2vss_runtime.stream.options import StreamOptions
 from ov2vss_runtime.stream.preprocess import resize_frame
+from ov2vss_runtime.stream.propagation import Propagator, Smoothing
 from ov2vss_runtime.stream.pruning import ClassPruner
 from ov2vss_runtime.stream.result import Result
 from ov2vss_runtime.timing import Stopwatch
@@ -44,13 +46,15 @@ class Stream:
         engine: runs the graphs.
         vocabulary: the words.
         templates: prompt templates of the model.
-        gap: distance between references in frames that the network sees.
+        gap: distance between references in frames that are stepped through. With key frames it stays so in time: the
+            network looks ``max(1, round(gap / K))`` key frames back.
         distant: ``first``, or ``reservoir`` (a uniformly random past frame). For ``farthest`` the caller gives the
             last frame to :meth:`set_last`, as
             :func:`ov2vss_runtime.stream.segmenter.Segmenter.stream` does for files.
         threads: threads of the label map kernel.
         embeddings: class embeddings ``[N, D]`` of the vocabulary; None to make them.
         options: what else to do.
+        smoothing: constants of the blend with the past, for ``options.smooth``; None for this program's own.
     """
 
     def __init__(
@@ -63,6 +67,7 @@ class Stream:
         threads: int = 1,
         embeddings: npt.NDArray[np.float32] | None = None,
         options: StreamOptions | None = None,
+        smoothing: Smoothing | None = None,
     ) -> None:
         if gap < 1:
             raise OV2VSSError(f"gap {gap} is not possible", "use a gap of at least 1 frame")
@@ -77,6 +82,11 @@ class Stream:
         if self.options.top_classes and engine.can.dense is None:
             raise OV2VSSError("this model has no feature that shows candidates", "leave top classes out")
         self._pruner = ClassPruner(self.options.top_classes) if self.options.top_classes else None
+        self._propagator: Propagator | None = None
+        if self.options.propagates:
+            self._propagator = Propagator(smoothing, bool(self.options.smooth), threads)
+        self._wordings = 0
+        self._irregular = self.options.keyframes == "auto"
         self.set_vocabulary(vocabulary, embeddings)
         self.reset()
 
@@ -92,6 +102,9 @@ class Stream:
         self.vocabulary = words
         self.embeddings = np.ascontiguousarray(embeddings, np.float32)
         self.names = words.names
+        self._wordings += 1
+        if self._propagator is not None:
+            self._propagator.drop()
         if self._pruner is not None:
             self._pruner.restart()
 
@@ -126,7 +139,12 @@ class Stream:
     def restart(self) -> None:
         """Start the state anew with the next frame, as after a cut, a seek or a lost connection; frames count on, and
         the last frame of the video stays known."""
-        self._ring: deque[Any] = deque(maxlen=self.gap)
+        self._restart_state()
+        if self._propagator is not None:
+            self._propagator.forget()
+
+    def _restart_state(self) -> None:
+        self._ring: deque[tuple[int, Any]] = deque(maxlen=spacing(self.gap, self.options.keyframes))
         self._distant.restart()
         if self._pruner is not None:
             self._pruner.restart()
@@ -135,17 +153,21 @@ class Stream:
 
     def step(self, frame: npt.NDArray[np.uint8], time: float | None = None) -> Result:
         """Label one RGB frame ``[h, w, 3]`` uint8 of any size; ``time`` in seconds."""
-        features, guidance, cut = self._advance(frame, time)
+        small = self._resized(frame)
+        if self._look(frame, small):
+            return self._carry(frame, time)
+        features, guidance, cut = self._advance(small, time)
         options, logits, confidence = self.options, None, None
+        on_device = self.engine.can.device_labels and self._propagator is None
         with self.stages("decoder"):
             classes, embeddings = self._candidates(features)
-            if not self.engine.can.device_labels or options.logits or options.confidence or options.unknown_below > 0:
+            if not on_device or options.logits or options.confidence or options.unknown_below > 0:
                 logits = self.engine.decode(features, guidance, embeddings)
             else:
                 labels = self.engine.labels(features, guidance, embeddings, frame.shape[:2])
         with self.stages("labels"):
             if logits is not None:
-                labels, confidence = self._labels(logits, frame.shape[:2])
+                logits, labels, confidence = self._labels(logits, classes, frame.shape[:2])
             if len(classes) < len(self.names):
                 labels = of_whole_list(labels, classes, len(self.names))
         self._latest = Result(
@@ -153,12 +175,47 @@ class Stream:
         )
         return self._latest
 
+    def _look(self, frame: npt.NDArray[np.uint8], small: npt.NDArray[np.uint8]) -> bool:
+        """Follow the motion to this frame; whether the past's labels are good enough for it."""
+        past, latest = self._propagator, self._latest
+        if past is None:
+            return False
+        with self.stages("flow"):
+            if latest is None or frame.shape[:2] != latest.labels.shape:
+                past.forget()
+            past.look(small)
+        return latest is not None and not due(self.options.keyframes, self.index - latest.index, past.motion)
+
+    def _carry(self, frame: npt.NDArray[np.uint8], time: float | None) -> Result:
+        """A frame that the network does not see: the labels of the last one that it saw, moved along the flow."""
+        latest = self._latest
+        assert latest is not None
+        assert latest.classes is not None
+        with self.stages("labels"):
+            logits, labels, confidence = self._labels(None, latest.classes, frame.shape[:2])
+            if len(latest.classes) < len(self.names):
+                labels = of_whole_list(labels, latest.classes, len(self.names))
+        self.index += 1
+        return Result(
+            self.index - 1,
+            time,
+            frame,
+            labels,
+            self.names,
+            confidence,
+            logits,
+            latest.classes,
+            propagated=True,
+            age=self.index - 1 - latest.index,
+        )
+
     def hold(self, frame: npt.NDArray[np.uint8], time: float | None = None) -> Result:
         """Give a frame the labels of the last one that :meth:`step` saw; the state does not move."""
         if self._latest is None or frame.shape[:2] != self._latest.labels.shape:
             raise OV2VSSError("there are no labels of this size to hold", "call step() first")
         self.index += 1
-        return replace(self._latest, index=self.index - 1, time=time, frame=frame, held=True, cut=False)
+        age = self.index - 1 - self._latest.index
+        return replace(self._latest, index=self.index - 1, time=time, frame=frame, held=True, age=age, cut=False)
 
     def logits(self, frame: npt.NDArray[np.uint8], time: float | None = None) -> npt.NDArray[np.float32]:
         """Advance by one frame and return its logits ``[N, h, w]`` at the model's size (of the candidates alone, with
@@ -172,21 +229,35 @@ class Stream:
         features, _, _ = self._advance(frame, time)
         self._candidates(features)
 
-    def _advance(self, frame: npt.NDArray[np.uint8], time: float | None) -> tuple[FrameFeatures, Any, bool]:
-        """Features and guidance of the next frame, and whether it begins a shot; the state has moved on."""
+    def _advance(
+        self, frame: npt.NDArray[np.uint8], time: float | None, index: int | None = None
+    ) -> tuple[FrameFeatures, Any, bool]:
+        """Features and guidance of the next frame, and whether it begins a shot; the state has moved on. Who gives an
+        ``index`` counts the frames."""
+        number = self.index if index is None else index
         features = self._features(frame)
         cut = self._cuts is not None and self._cuts(self.engine.feature(features, self._cuts.feature.name))
         if cut:
-            self.restart()
+            self._restart_state()
+            if self._propagator is not None:
+                self._propagator.drop()
         with self.stages("step"):
             context = self._distant.context(features.context, time)
             if not self._ring:
-                self._warm_up(features, context)
-            guidance, state = self.engine.step(features, context, self._ring[0])
-            self._ring.append(state)
-        self.index += 1
+                self._warm_up(features, context, number)
+            guidance, state = self.engine.step(features, context, self._reference(number))
+            self._ring.append((number, state))
+        if index is None:
+            self.index += 1
         self.computed += 1
         return features, guidance, cut
+
+    def _reference(self, number: int) -> Any:
+        """The state that frame ``number`` is fused with: the oldest in the ring; where the network sees frames at any
+        distance, the one that is nearest to ``gap`` frames back."""
+        if not self._irregular:
+            return self._ring[0][1]
+        return min(self._ring, key=lambda seen: abs(number - self.gap - seen[0]))[1]
 
     def _candidates(self, features: FrameFeatures) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float32]]:
         """Indices and embeddings of the classes to decode."""
@@ -205,32 +276,47 @@ class Stream:
         self._chosen, self._chosen_embeddings = classes, self.embeddings[classes]
 
     def _labels(
-        self, logits: npt.NDArray[np.float32], size: tuple[int, int]
-    ) -> tuple[Labels, npt.NDArray[np.float32] | None]:
-        """Index into the rows of ``logits``, or unknown, of every pixel; and confidence, if it is needed.
+        self, logits: npt.NDArray[np.float32] | None, classes: npt.NDArray[np.intp], size: tuple[int, int]
+    ) -> tuple[npt.NDArray[np.float32], Labels, npt.NDArray[np.float32] | None]:
+        """Logits with what they take from the past (None: all of them are the past's); index into their rows, or
+        unknown, of every pixel; and confidence, if it is needed.
 
         This is the one place where labels are made from logits on the processor.
         """
         wanted = self.options.confidence or self.options.unknown_below > 0
         confidence = np.empty(size, np.float32) if wanted else None
-        labels = label_map(logits, size, self.threads, confidence)
+        if self._propagator is None:
+            assert logits is not None
+            labels = label_map(logits, size, self.threads, confidence)
+        elif logits is None:
+            logits, labels = self._propagator.carry(size, confidence)
+        else:
+            logits, labels = self._propagator.blend(logits, self._words(classes), size, confidence)
         if confidence is not None and self.options.unknown_below > 0:
             labels[confidence < self.options.unknown_below] = np.iinfo(labels.dtype).max
-        return labels, confidence
+        return logits, labels, confidence
 
-    def _features(self, frame: npt.NDArray[np.uint8]) -> FrameFeatures:
+    def _words(self, classes: npt.NDArray[np.intp]) -> tuple[int, bytes]:
+        """What the rows of logits mean: logits of other words are not blended with them."""
+        return self._wordings, classes.tobytes()
+
+    def _resized(self, frame: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """The frame as the network sees it."""
         if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8 or 0 in frame.shape:
             raise OV2VSSError(f"frame of shape {frame.shape} and type {frame.dtype}", "pass RGB uint8 [h, w, 3]")
         with self.stages("preprocess"):
-            resized = np.ascontiguousarray(resize_frame(frame, self.engine.size))
+            return np.ascontiguousarray(resize_frame(frame, self.engine.size))
+
+    def _features(self, frame: npt.NDArray[np.uint8]) -> FrameFeatures:
+        resized = self._resized(frame)
         with self.stages("backbone"):
             return self.engine.backbone(resized)
 
-    def _warm_up(self, features: FrameFeatures, context: Any) -> None:
+    def _warm_up(self, features: FrameFeatures, context: Any, number: int) -> None:
         state = self.engine.initial_state()
         for _ in range(self.engine.can.warmup):
             _, state = self.engine.step(features, context, state)
-        self._ring.extend([state] * self.gap)
+        self._ring.extend([(number - self.gap, state)] * spacing(self.gap, self.options.keyframes))
 
     # -- to another process ----------------------------------------------------------------------------------------
 
@@ -239,7 +325,7 @@ class Stream:
         bundle, engine, precision, gap and options goes on with the same bits. No pickle: a safetensors file."""
         host, distant, latest = self.engine.to_host, self._distant, self._latest
         arrays: dict[str, npt.NDArray[Any]] = {}
-        for number, state in enumerate(self._ring):
+        for number, (_, state) in enumerate(self._ring):
             arrays |= saved.prefixed(host(state), f"ring/{number}")
         times: dict[str, float | None] = {}
         for name, seen in (("first", distant.first), ("last", distant.last), ("kept", distant.kept)):
@@ -250,6 +336,8 @@ class Stream:
             arrays["cut/tokens"] = self._cuts.last
         if self._pruner is not None:
             arrays |= saved.prefixed(self._pruner.save(), "pruner")
+        if self._propagator is not None:
+            arrays |= saved.prefixed(self._propagator.save(), "past")
         if latest is not None:
             for key in ("labels", "confidence", "logits", "classes"):
                 if (array := getattr(latest, key)) is not None:
@@ -258,7 +346,7 @@ class Stream:
         facts = self._facts() | {
             "index": self.index,
             "computed": self.computed,
-            "ring": len(self._ring),
+            "ring": [number for number, _ in self._ring],
             "times": times,
             "seen": distant.seen,
             "random": [version, list(numbers), gauss],
@@ -283,7 +371,7 @@ class Stream:
         self.reset()
         self.index, self.computed = facts["index"], facts["computed"]
         device, distant = self.engine.from_host, self._distant
-        self._ring.extend(device(saved.part(arrays, f"ring/{k}")) for k in range(facts["ring"]))
+        self._ring.extend((at, device(saved.part(arrays, f"ring/{k}"))) for k, at in enumerate(facts["ring"]))
         found = {k: Seen(device(saved.part(arrays, f"distant/{k}")), at) for k, at in facts["times"].items()}
         distant.first, distant.last, distant.kept = (found.get(k) for k in ("first", "last", "kept"))
         distant.seen = facts["seen"]
@@ -300,11 +388,16 @@ class Stream:
             frame = np.broadcast_to(np.uint8(0), (*labels.shape, 3))
             confidence, logits, classes = (arrays.get(f"latest/{k}") for k in ("confidence", "logits", "classes"))
             self._latest = Result(index, time, frame, labels, names, confidence, logits, classes)
+        if self._propagator is not None:
+            kept = self._latest is not None and self._latest.names == self.names
+            words = self._words(self._latest.classes) if kept and self._latest.classes is not None else None
+            self._propagator.load(saved.part(arrays, "past"), words)
 
     def _facts(self) -> dict[str, Any]:
         """What two streams must have in common."""
         can = self.engine.can
-        return {"model": can.identity, "size": list(self.engine.size), "gap": self.gap, "distant": self.policy}
+        facts = {"model": can.identity, "size": list(self.engine.size), "gap": self.gap, "distant": self.policy}
+        return facts | {"smooth": bool(self.options.smooth), "keyframes": self.options.keyframes}
 
 
 def of_whole_list(labels: Labels, classes: npt.NDArray[np.intp], count: int) -> Labels:

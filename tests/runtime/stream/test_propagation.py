@@ -11,6 +11,7 @@ from ov2vss_runtime.stream.flow import Gates, Motion, MotionEstimator, still
 from ov2vss_runtime.stream.label_map import label_map
 from ov2vss_runtime.stream.propagation import Propagator, Smoothing, doubt, propagate, propagate_numpy
 
+CELLS = (12, 20)
 RULES = Smoothing(share=0.8, lean=1.5, sure=3.0)
 
 
@@ -93,21 +94,21 @@ def picture(offset: int, size: tuple[int, int] = (96, 160), seed: int = 0) -> np
 
 
 def test_motion_is_found_and_trusted() -> None:
-    estimate = MotionEstimator((12, 20))
-    assert estimate(picture(0)) is None
-    motion = estimate(picture(6))  # the picture moves 6 pixels to the left: what is at x was at x + 6
+    estimate = MotionEstimator()
+    assert estimate(picture(0), CELLS) is None
+    motion = estimate(picture(6), CELLS)  # the picture moves 6 pixels to the left: what is at x was at x + 6
     assert motion is not None
     np.testing.assert_allclose(motion.flow[2:-2, 2:-3], np.broadcast_to((6 / 8, 0), (8, 15, 2)), atol=0.08)
     assert motion.trust[2:-2, 2:-3].min() > 0.7
-    stranger = estimate(picture(0, seed=9))
+    stranger = estimate(picture(0, seed=9), CELLS)
     assert stranger is not None
     assert stranger.lost
 
 
 def test_places_outside_of_the_picture_are_not_trusted() -> None:
-    estimate = MotionEstimator((12, 20))
-    estimate(picture(0))
-    motion = estimate(picture(16))  # two cells come in on the right
+    estimate = MotionEstimator()
+    estimate(picture(0), None)
+    motion = estimate(picture(16), CELLS)  # two cells come in on the right
     assert motion is not None
     assert motion.trust[2:-2, -1].max() < 0.2
 
@@ -129,7 +130,7 @@ def scene(offset: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_a_frame_without_network_gets_the_past_moved() -> None:
-    propagator = Propagator((12, 20), smooth=False)
+    propagator = Propagator(smooth=False)
     frame, logits = scene(0)
     propagator.look(frame)
     propagator.blend(logits, "words", (96, 160))
@@ -147,7 +148,7 @@ def test_noise_of_single_frames_is_smoothed_away() -> None:
     rng = np.random.default_rng(3)
     wrong = {True: [], False: []}
     for smooth in (True, False):
-        propagator = Propagator((12, 20), smooth=smooth)
+        propagator = Propagator(smooth=smooth)
         for t in range(8):
             frame, logits = scene(4 * t)
             propagator.look(frame)
@@ -158,7 +159,7 @@ def test_noise_of_single_frames_is_smoothed_away() -> None:
 
 
 def test_new_words_drop_the_past_and_one_frame_fills_it() -> None:
-    propagator = Propagator((12, 20))
+    propagator = Propagator()
     frame, logits = scene(0)
     propagator.look(frame)
     propagator.blend(logits, "a", (12, 20))
@@ -172,7 +173,7 @@ def test_new_words_drop_the_past_and_one_frame_fills_it() -> None:
 
 
 def test_a_new_shot_takes_nothing_from_the_old_one() -> None:
-    propagator = Propagator((12, 20))
+    propagator = Propagator()
     frame, logits = scene(0)
     propagator.look(frame)
     propagator.blend(logits, "a", (12, 20))

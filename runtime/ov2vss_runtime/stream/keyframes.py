@@ -1,0 +1,52 @@
+"""Which frames the network sees, when it need not see all of them; the others get its logits moved along the flow."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from ov2vss_runtime.errors import OV2VSSError
+from ov2vss_runtime.stream.flow import Motion
+
+KeyFrames = int | Literal["auto"]
+FARTHEST = 8
+"""Frames at most from one key frame to the next, with ``auto``."""
+ENOUGH = 0.45
+"""Mean trust in the motion since the last key frame below which ``auto`` asks for the next one. Trust multiplies from
+frame to frame and is 0 where the picture came in from outside: it counts distrust and new area in one."""
+
+
+def parse_keyframes(text: str) -> KeyFrames:
+    """``"auto"``, or a number of at least 1."""
+    if text == "auto":
+        return "auto"
+    if text.isdecimal() and 1 <= int(text) <= 1000:
+        return int(text)
+    raise OV2VSSError(f"key frames {text!r}", "give a number from 1 (every frame) to 1000, or auto")
+
+
+def check_keyframes(keyframes: object) -> None:
+    """Raises OV2VSSError unless it is one of :data:`KeyFrames`."""
+    if keyframes != "auto":
+        if not isinstance(keyframes, int) or isinstance(keyframes, bool):
+            raise OV2VSSError(f"keyframes={keyframes!r}", "give a number, or 'auto'")
+        parse_keyframes(str(keyframes))
+
+
+def due(keyframes: KeyFrames, since: int, motion: Motion | None) -> bool:
+    """Whether the network should see this frame.
+
+    Args:
+        keyframes: every so many frames, or ``auto``.
+        since: frames from the last one that it saw to this one.
+        motion: from this frame to that one; None where it was not found (a cut).
+    """
+    if motion is None:
+        return True
+    if keyframes == "auto":
+        return since >= FARTHEST or float(motion.trust.mean()) < ENOUGH
+    return since >= keyframes
+
+
+def spacing(gap: int, keyframes: KeyFrames) -> int:
+    """A gap in frames of the video as a number of key frames; with ``auto`` it is the most that may be needed."""
+    return gap if keyframes == "auto" else max(1, round(gap / keyframes))
