@@ -195,13 +195,15 @@ class Measured:
             output.write(replace(result, pts=stamp))
 
     def program(self, count: int) -> float:
-        """Frames a second of ``ov2vss-run``: reading, labelling and writing overlap."""
+        """Frames a second of ``ov2vss-run --no-smooth``: reading, labelling and writing overlap."""
         from ov2vss_runtime.outputs.targets import Targets
+        from ov2vss_runtime.stream.options import StreamOptions
         from ov2vss_runtime.stream.runner import run
 
         with tempfile.TemporaryDirectory() as folder:
             embeddings = self.subject.embeddings
-            stream = self.segmenter.stream(self.c.video, self.words, embeddings=embeddings, limit=count)
+            plain = StreamOptions(smooth=False)
+            stream = self.segmenter.stream(self.c.video, self.words, embeddings=embeddings, options=plain, limit=count)
             return run(stream, Targets(video=Path(folder) / "out.mp4"))["fps"]
 
     def close(self) -> None:

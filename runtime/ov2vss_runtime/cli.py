@@ -14,6 +14,7 @@ from ov2vss_runtime.errors import OV2VSSError, VideoError
 
 if TYPE_CHECKING:
     from ov2vss_runtime.outputs.targets import Targets
+    from ov2vss_runtime.stream.keyframes import KeyFrames
     from ov2vss_runtime.video.source import Source
 
 
@@ -25,6 +26,15 @@ def _rate(_context: click.Context, _option: click.Parameter, value: str) -> Frac
     if not 0 < rate <= 1000:
         raise click.BadParameter(f"{value} is no rate; write frames a second like 25 or 30000/1001")
     return rate
+
+
+def _keyframes(_context: click.Context, _option: click.Parameter, value: str) -> KeyFrames:
+    from ov2vss_runtime.stream.keyframes import parse_keyframes
+
+    try:
+        return parse_keyframes(value)
+    except OV2VSSError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 def _list_backends(context: click.Context, _option: click.Parameter, wanted: bool) -> None:
@@ -92,6 +102,20 @@ FILE = click.Path(path_type=Path)
 @click.option(
     "--every", default=1, show_default=True, type=click.IntRange(1), help="Run the network on every K-th frame."
 )
+@click.option(
+    "--smooth/--no-smooth",
+    default=None,
+    help="Blend every frame with the one before it, moved along the optical flow [default: yes, except on engines that "
+    "make label maps on a GPU].",
+)
+@click.option(
+    "--keyframes",
+    default="1",
+    show_default=True,
+    metavar="K|auto",
+    callback=_keyframes,
+    help="Run the network on every K-th frame, or where the motion asks for it, and move its labels between.",
+)
 @click.option("--reset-on-cut", is_flag=True, help="Start anew where a new shot begins.")
 @click.option("--gap", default=None, type=click.IntRange(1, 10_000), help="Distance of references in frames.")
 @click.option(
@@ -104,9 +128,10 @@ FILE = click.Path(path_type=Path)
 @click.option(
     "--realtime",
     default=None,
-    type=click.Choice(["drop", "wait"]),
-    help="Too slow for the source: drop the oldest frame, or let the source wait [default: drop for live sources]. "
-    "With drop a file is played by the clock.",
+    type=click.Choice(["drop", "wait", "async"]),
+    help="Too slow for the source: drop the oldest frame, let the source wait, or label the newest frame in the "
+    "background and move its labels to every frame [default: drop for live sources]. With drop and async a file is "
+    "played by the clock.",
 )
 @click.option("--queue", default=4, show_default=True, type=click.IntRange(1, 1000), help="Frames that may wait.")
 @click.option(
@@ -169,6 +194,8 @@ def main(
     confidence: bool,
     top_classes: int,
     every: int,
+    smooth: bool | None,
+    keyframes: KeyFrames,
     reset_on_cut: bool,
     gap: int | None,
     distant: Any,
@@ -235,7 +262,9 @@ def main(
         | dict.fromkeys(("alpha", "outlines", "legend", "side_by_side"), "a video"),
     )
     style = OverlayStyle(alpha, outlines, legend, side_by_side)
-    stream_options = StreamOptions(confidence, npz is not None, unknown_below, reset_on_cut, top_classes)
+    stream_options = StreamOptions(
+        confidence, npz is not None, unknown_below, reset_on_cut, top_classes, smooth=smooth, keyframes=keyframes
+    )
     source_options = SourceOptions(rate, parse_size(raw) if raw else None, raw_format, reconnect)
 
     def open_with_targets(text: str) -> tuple[Source, Targets]:
@@ -278,7 +307,12 @@ def _refuse_idle_options(there: dict[str, bool], needs: dict[str, str]) -> None:
 def _line(report: dict[str, Any]) -> str:
     """One source's report for people."""
     stages = ", ".join(f"{name} {ms:.1f}" for name, ms in report["stages_ms"].items())
-    held = report["frames"] - report["computed"]
-    notes = [f"{held} held" if held else "", f"{report['dropped']} dropped" if report["dropped"] else ""]
+    moved, age = report["propagated"], report["label_age"]
+    most = f", at most {age['most']} frames old" if moved else ""
+    notes = [
+        f"{report['held']} held" if report["held"] else "",
+        f"{moved} moved{most}" if moved else "",
+        f"{report['dropped']} dropped" if report["dropped"] else "",
+    ]
     extra = "".join(f", {note}" for note in notes if note)
     return f"{report['outputs'][0]}: {report['frames']} frames{extra}, {report['fps']:.1f} fps (ms a frame: {stages})"

@@ -188,7 +188,9 @@ def record(result: Result) -> dict[str, Any]:
         line["name"] = result.name
     if counts[result.unknown]:
         line["unknown"] = round(float(counts[result.unknown]) / flat.size, 6)
-    return line | {key: True for key in ("held", "cut") if getattr(result, key)}
+    if result.age:
+        line["age"] = result.age
+    return line | {key: True for key in ("held", "propagated", "cut") if getattr(result, key)}
 
 
 class Arrays:
@@ -206,8 +208,8 @@ class Arrays:
 
     def write(self, result: Result) -> None:
         logits, classes = result.logits, result.classes
-        assert logits is not None
-        assert classes is not None
+        if logits is None or classes is None:  # a live stream whose network has found nothing yet
+            return
         arrays: dict[str, Any] = {"names": np.asarray(result.names)}
         if self.top == 0:
             arrays |= {"logits": logits.astype(np.float16), "classes": classes.astype(np.uint16)}

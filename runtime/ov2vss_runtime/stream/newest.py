@@ -41,9 +41,10 @@ class Look:
     Attributes:
         index: of the frame.
         wording: which words it was asked about.
-        motion: from the frame shown last to this one; None before the size of logits is known, and when it was lost.
+        motion: from the frame shown last to this one; None before the size of logits is known.
         before: the last finished look when this one began, and the motion from this frame to that one.
-        lost: the frames since do not belong to this one.
+        lost: between this frame and the one shown last there are frames whose motion was not found. Its labels are
+            shown until there are newer ones, but nothing is blended with them.
     """
 
     index: int
@@ -110,15 +111,14 @@ class NewestFrame:
         size: tuple[int, int],
         threads: int,
         confidence: npt.NDArray[np.float32] | None = None,
-    ) -> tuple[Finding, npt.NDArray[Any], int]:
+    ) -> tuple[Finding, npt.NDArray[Any], int] | None:
         """Logits moved to this frame, its labels as indices into their rows, and the index of the frame that the
-        network found them in. Waits for the network only where there are none: at the beginning, after a cut, for new
-        words.
+        network found them in; None before it has found anything. Never waits for the network.
 
         Args:
             frame: RGB ``[H, W, 3]`` uint8, as the network sees it.
             index, time: of the frame.
-            wording: another number means other words.
+            wording: another number means other words, and that nothing is known yet.
             size: (H, W) of the labels.
             threads: of the kernel.
             confidence: float32 ``size``, gets the label's share of the softmax.
@@ -130,38 +130,37 @@ class NewestFrame:
             self._take(wording)
         if self._busy is None:
             self._begin(frame, index, time, wording)
-        while self._shown is None:
-            self._take(wording)
-            if self._shown is None:
-                self._begin(frame, index, time, wording)
         shown = self._shown
+        if shown is None:
+            return None
         assert shown.finding is not None
         assert shown.motion is not None
         logits, labels = propagate(
             shown.finding.logits, shown.motion.flow, size, threads=threads, confidence=confidence
         )
-        cut = shown.finding.cut and shown.index == index
-        return replace(shown.finding, logits=logits, cut=cut), labels, shown.index
+        return replace(shown.finding, logits=logits), labels, shown.index
 
     def _follow(self, frame: npt.NDArray[np.uint8]) -> None:
         """Lead the motions on to the next frame."""
         known = self._shown.finding if self._shown is not None else None
-        step = self._estimate(frame, None if known is None else known.logits.shape[1:])
+        cells = None if known is None else known.logits.shape[1:]
+        step = self._estimate(frame, cells)
         for look in (self._shown, self._busy):
             if look is None:
                 continue
-            if step is None or step.lost or look.motion is None:
+            if cells is None or step is None or step.lost or look.motion is None:
                 look.lost = True
+                look.motion = None if cells is None else still(cells)
             else:
                 look.motion = step.after(look.motion)
-        if self._shown is not None and self._shown.lost:
-            self._shown = None
 
     def _begin(self, frame: npt.NDArray[np.uint8], index: int, time: float | None, wording: int) -> None:
         """Give this frame to the network."""
         before, motion, shown = None, None, self._shown
-        if shown is not None and shown.motion is not None:
-            before, motion = (replace(shown, before=None), shown.motion), still(shown.motion.trust.shape[:2])
+        if shown is not None and shown.finding is not None:
+            motion = still(shown.finding.logits.shape[1:])
+        if shown is not None and shown.motion is not None and not shown.lost:
+            before = (replace(shown, before=None), shown.motion)
         self._busy = Look(index, wording, motion, before)
         with self._changed:
             self._task = (self._busy, frame, time)
@@ -175,13 +174,13 @@ class NewestFrame:
             raise look.error
 
     def _take(self, wording: int) -> None:
-        """Let what the network has found be shown from now on, unless it belongs to other words or another shot."""
+        """Let what the network has found be shown from now on, unless it belongs to other words."""
         look, self._busy = self._busy, None
         assert look is not None
         self._finish(look)
         finding = look.finding
         assert finding is not None
-        if look.lost or look.wording != wording:
+        if look.wording != wording:
             return
         if look.motion is None:
             look.motion = still(finding.logits.shape[1:])

@@ -21,7 +21,8 @@ def run(stream: SegmenterStream, targets: Targets) -> dict[str, Any]:
     """Run a stream's source into outputs: reading, computing and writing overlap.
 
     Returns:
-        What happened: ``frames`` that came out, ``computed`` that the network saw, ``dropped`` that never went in,
+        What happened: ``frames`` that came out, ``computed`` that the network saw, ``held`` and ``propagated`` that
+        have the labels of an earlier one, ``label_age`` in frames (mean and most), ``dropped`` that never went in,
         ``missing`` that the file lists or holds and that did not decode, ``seconds``, ``fps`` (of frames out),
         ``stages_ms`` (of each stage, per frame that came out; stages overlap, so that they add up to more than the
         time that passed), ``outputs``.
@@ -29,6 +30,7 @@ def run(stream: SegmenterStream, targets: Targets) -> dict[str, Any]:
     source = stream.source
     assert source is not None
     began = time.perf_counter()
+    ages = LabelAges()
     total = source.frames if stream.limit is None else min(stream.limit, source.frames or stream.limit)
     with open_outputs(targets, source, stream.names, stream.stages) as (outputs, notices):
         for notice in notices:
@@ -36,6 +38,7 @@ def run(stream: SegmenterStream, targets: Targets) -> dict[str, Any]:
         bar = tqdm(total=total, desc=source.name, unit="frame", disable=_quiet(), leave=False)
         with bar, stream, Background() as writer:
             for result in stream:
+                ages.add(result)
                 writer.put(_write, outputs, result)
                 bar.update()
     seconds = time.perf_counter() - began
@@ -43,6 +46,9 @@ def run(stream: SegmenterStream, targets: Targets) -> dict[str, Any]:
         "source": str(source.path or source.name),
         "frames": stream.index,
         "computed": stream.computed,
+        "held": ages.held,
+        "propagated": ages.propagated,
+        "label_age": {"mean": ages.total / max(stream.index, 1), "most": ages.most},
         "dropped": stream.dropped,
         "missing": getattr(source, "missing", 0),
         "seconds": seconds,
@@ -57,6 +63,19 @@ def run(stream: SegmenterStream, targets: Targets) -> dict[str, Any]:
 def _quiet() -> bool | None:
     """No bar without a standard error, nor where that is no terminal (None: the bar looks itself)."""
     return True if sys.stderr is None else None
+
+
+class LabelAges:
+    """How old labels were when they were shown."""
+
+    def __init__(self) -> None:
+        self.held = self.propagated = self.total = self.most = 0
+
+    def add(self, result: Result) -> None:
+        self.held += result.held
+        self.propagated += result.propagated
+        self.total += result.age
+        self.most = max(self.most, result.age)
 
 
 def _write(outputs: list[Output], result: Result) -> None:

@@ -20,6 +20,7 @@ from ov2vss_runtime.engines.backends import load_engine
 from ov2vss_runtime.engines.bundle_engine import BundleEngine
 from ov2vss_runtime.errors import BackendError, OV2VSSError, VocabularyError
 from ov2vss_runtime.stream.distant import DistantPolicy
+from ov2vss_runtime.stream.label_map import label_type
 from ov2vss_runtime.stream.newest import Finding, NewestFrame
 from ov2vss_runtime.stream.options import StreamOptions
 from ov2vss_runtime.stream.pipeline import AHEAD, Prefetch, paced
@@ -139,11 +140,13 @@ class Segmenter:
             distant: ``farthest`` (default for files), ``first`` (default otherwise) or ``reservoir``.
             embeddings: class embeddings ``[N, D]`` of the vocabulary, to share them among streams.
             options: confidence, unknown pixels, shot changes, candidates, smoothing (``smooth=None`` is on where there
-                is a source: frames fed by hand are labelled exactly unless asked otherwise) and key frames.
+                is a source and logits come to the processor: frames fed by hand are labelled exactly unless asked
+                otherwise) and key frames.
             realtime: ``drop`` throws the oldest waiting frame away when the model is slower than the source (default
                 for live sources; a file is then played by the clock), ``wait`` lets the source wait. ``async``: as
                 ``drop``, and the network looks at the newest frame in a thread of its own, while every frame is shown
-                with the last finished labels moved to it (:mod:`ov2vss_runtime.stream.newest`).
+                with the last finished labels moved to it, or unknown before there are any
+                (:mod:`ov2vss_runtime.stream.newest`).
             every: run the network on every k-th frame and hold its labels between.
             limit: end after so many frames.
             queue: frames that may wait between reading and labelling.
@@ -155,7 +158,7 @@ class Segmenter:
             raise OV2VSSError(f"every={every}", "give 1 for every frame, 2 for every second one, and so on")
         options = options or StreamOptions()
         if options.smooth is None:
-            options = replace(options, smooth=source is not None)
+            options = replace(options, smooth=source is not None and not self.engine.can.device_labels)
         if options.keyframes != 1 and (every != 1 or realtime == "async"):
             other = f"every={every}" if every != 1 else "realtime='async'"
             raise OV2VSSError(f"keyframes={options.keyframes} and {other} exclude each other", "leave one out")
@@ -316,12 +319,18 @@ class SegmenterStream(Stream):
         wanted = self.options.confidence or self.options.unknown_below > 0
         confidence = np.empty(size, np.float32) if wanted else None
         with self.stages("flow"):
-            found, labels, index = newest.show(small, self.index, time, self._wordings, size, self.threads, confidence)
+            shown = newest.show(small, self.index, time, self._wordings, size, self.threads, confidence)
+        self.index += 1
+        if shown is None:
+            kind = label_type(len(self.names))
+            nothing = np.full(size, np.iinfo(kind).max, kind)
+            none = None if confidence is None else np.zeros(size, np.float32)
+            return Result(self.index - 1, time, frame, nothing, self.names, none)
+        found, labels, index = shown
         if confidence is not None and self.options.unknown_below > 0:
             labels[confidence < self.options.unknown_below] = np.iinfo(labels.dtype).max
         if len(found.classes) < len(self.names):
             labels = of_whole_list(labels, found.classes, len(self.names))
-        self.index += 1
         age = self.index - 1 - index
         return Result(
             self.index - 1,
@@ -332,7 +341,6 @@ class SegmenterStream(Stream):
             confidence,
             found.logits,
             found.classes,
-            cut=found.cut,
             propagated=age > 0,
             age=age,
         )

@@ -8,6 +8,7 @@ import pytest
 from ov2vss_runtime.engines.engine import Capabilities, FrameFeatures
 from ov2vss_runtime.errors import OV2VSSError
 from ov2vss_runtime.stream.stream import Stream, StreamOptions
+from tests.runtime.stream.test_propagation import picture, scene
 
 
 class BookKeeper:
@@ -215,3 +216,79 @@ def test_candidates_follow_the_video() -> None:
     assert pruner.due()
     pruner.look(dense(2), embeddings)
     assert pruner.active().tolist() == [2, 7]
+
+
+class Walker(BookKeeper):
+    """Logits follow the picture: a border between two words at a bright edge."""
+
+    size = (96, 160)
+
+    def decode(self, features: FrameFeatures, guidance: Any, embeddings: np.ndarray) -> np.ndarray:
+        return np.repeat(scene(int(features.payload))[1][:1], len(embeddings), 0) * np.arange(len(embeddings))[
+            :, None, None
+        ].astype(np.float32)
+
+
+def walk(t: int) -> np.ndarray:
+    """Frame ``t`` of a picture that moves; its number stands in the first pixel."""
+    found = picture(t)
+    found[0, 0, 0] = t
+    return found
+
+
+@pytest.mark.parametrize(("gap", "every", "back"), [(3, 3, 3), (3, 2, 4), (3, 5, 5), (9, 3, 9), (1, 4, 4)])
+def test_key_frames_keep_the_gap_in_time(gap: int, every: int, back: int) -> None:
+    engine = Walker()
+    stream = make(engine, gap, options=StreamOptions(keyframes=every))
+    results = [stream.step(walk(t), float(t)) for t in range(25)]
+    keys = list(range(0, 25, every))
+    assert [r.index for r in results if not r.propagated] == keys
+    assert [r.age for r in results] == [t % every for t in range(25)]
+    assert [(s[0], s[2]) for s in engine.steps[3:]] == [(t, max(0, t - back)) for t in keys]
+    assert (stream.index, stream.computed) == (25, len(keys))
+
+
+def test_auto_looks_where_the_motion_asks_for_it() -> None:
+    still_engine, moving_engine = Walker(), Walker()
+    stream = make(still_engine, 2, options=StreamOptions(keyframes="auto"))
+    results = [stream.step(walk(0), float(t)) for t in range(17)]
+    assert [r.index for r in results if not r.propagated] == [0, 8, 16]  # the bound on the distance
+    stream = make(moving_engine, 2, options=StreamOptions(keyframes="auto"))
+    frames = [walk(6 * t) for t in range(8)] + [picture(0, seed=s) for s in (4, 5)]
+    seen = [r.index for r in (stream.step(f) for f in frames) if not r.propagated]
+    assert 2 < len(seen) < 10
+    assert seen[-2:] == [8, 9]  # new shots
+
+
+def test_smoothing_is_off_unless_asked_for_and_ends_with_restart_words_and_size() -> None:
+    engine = Walker()
+    plain, smooth = make(engine, 1), make(engine, 1, options=StreamOptions(smooth=True))
+    for t in range(3):
+        exact, blended = plain.step(walk(t)).logits, smooth.step(walk(t)).logits
+        assert exact is not None
+        assert blended is not None
+        assert np.array_equal(exact, blended) == (t == 0)
+    smooth.restart()
+    np.testing.assert_array_equal(smooth.step(walk(3)).logits, plain.step(walk(3)).logits)
+    smooth.set_vocabulary("x; y; z")
+    plain.set_vocabulary("x; y; z")
+    np.testing.assert_array_equal(smooth.step(walk(4)).logits, plain.step(walk(4)).logits)
+    assert not np.array_equal(smooth.step(walk(5)).logits, plain.step(walk(5)).logits)
+    wide = np.concatenate((walk(6), walk(6)), 1)
+    np.testing.assert_array_equal(smooth.step(wide).logits, plain.step(wide).logits)
+
+
+def test_other_candidates_are_not_blended() -> None:
+    engine = Walker()
+    stream = make(engine, 1, options=StreamOptions(keyframes=4, smooth=True))
+    stream.step(walk(0))
+    assert stream.step(walk(1)).propagated
+    stream.set_vocabulary("a; c")
+    assert not stream.step(walk(2)).propagated  # one frame fills the past again
+    assert stream.step(walk(3)).propagated
+
+
+def test_key_frame_options_are_checked() -> None:
+    for bad in (0, -1, True, 2.5, "often"):
+        with pytest.raises(OV2VSSError, match="keyframes|key frames"):
+            StreamOptions(keyframes=bad)  # type: ignore[arg-type]
