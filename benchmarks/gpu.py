@@ -65,15 +65,16 @@ def about(device: str) -> dict[str, Any]:
 
 def parts(device: str, quick: bool, bundles: tuple[str, ...], cache: Path) -> dict[str, Callable[[], dict[str, Any]]]:
     """What every part runs."""
-    frames = 8 if quick else 60
+    frames = 6 if quick else 60
+    classes, streams = (CLASSES[:1], (1, 2)) if quick else (CLASSES, STREAMS)
     size = (128, 192) if quick else (480, 864)
     return {
         "machine": lambda: about(device),
         "limits": lambda: limits(device, 512 if quick else 8192),
         "gates": lambda: gate_rows(bundles),
-        "graphs": lambda: graph_rows(bundles, CLASSES, STREAMS, frames),
+        "graphs": lambda: graph_rows(bundles, classes, streams, frames),
         "torch": lambda: (
-            model_rows(device, "ov2vss-r101" if not quick else "tiny", size, CLASSES, STREAMS, frames, cache)
+            model_rows(device, "ov2vss-r101" if not quick else "tiny", size, classes, streams, frames, cache)
             | copies(device, "tiny" if quick else "ov2vss-r101", size, cache)
         ),
         "training": lambda: training_rows(device, quick, cache),

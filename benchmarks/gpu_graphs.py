@@ -39,7 +39,7 @@ def engines(bundles: tuple[str, ...], notes: list[str]) -> Any:
     for name in bundles:
         bundle = Bundle.open(name)
         for backend in loadable(notes):
-            for precision in BACKENDS[backend].precisions:
+            for precision in BACKENDS[backend].precisions if backend not in PROCESSOR else ("fp32",):
                 try:
                     yield bundle, backend, precision, load_engine(bundle, backend, precision)
                 except Exception as error:

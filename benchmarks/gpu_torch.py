@@ -180,7 +180,7 @@ def model_rows(
             engine = DeviceEngine(model, size, precision, device)
             try:
                 for number in classes:
-                    for together in streams:
+                    for together in streams if kind == "eager" else streams[:1]:
                         row = run_streams(engine, random_words(number, width), together, frames, count // 3)
                         rows.append({"model": preset, "torch": kind, "precision": precision} | row)
             except Exception as error:
