@@ -24,6 +24,7 @@ from filelock import FileLock
 
 from ov2vss.model import OV2VSS, ModelConfig
 from ov2vss.presets import PRESETS
+from ov2vss_runtime.processors import available_threads
 
 SCRIPTS = Path(sys.executable).parent
 WORKER = os.environ.get("PYTEST_XDIST_WORKER")
@@ -151,6 +152,11 @@ class TrainedRun:
 KEPT = os.environ.get("OV2VSS_TEST_CACHE")
 """A folder in which the trained run and its bundle are kept from one session of pytest to the next. For work on other
 parts: what training or export write today is then not tested. Delete its folders to make them again."""
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """``-n auto``: a process a core, as far as eight of them fit into memory and pay."""
+    return min(available_threads(), 8)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
