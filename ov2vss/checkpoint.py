@@ -74,7 +74,8 @@ class Checkpoint:
         return self.folder / "model.safetensors"
 
     def weights(self) -> dict[str, Tensor]:
-        return _load_tensors(self.weights_file)
+        """Trained weights by name; those that are stored in half precision as float32."""
+        return {k: v.float() if v.dtype == torch.float16 else v for k, v in _load_tensors(self.weights_file).items()}
 
     def optimizer(self) -> dict[str, Tensor]:
         return _load_tensors(self.folder / "optimizer.safetensors")

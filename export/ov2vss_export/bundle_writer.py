@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +31,8 @@ from ov2vss_export.graphs import build_graphs
 from ov2vss_export.int8 import Quantizer
 from ov2vss_export.model_card import model_card
 from ov2vss_export.onnx_export import export_graph, save_onnx, tag
+from ov2vss_export.rounding import round_weights
+from ov2vss_export.storage import store_fp16
 from ov2vss_export.text_weights import quantize_weights
 from ov2vss_runtime.atomic_files import write_json, write_text
 from ov2vss_runtime.bundle import verify
@@ -47,10 +49,12 @@ from ov2vss_runtime.bundle.bundle import (
     TensorInfo,
     VariantInfo,
     VocabularyInfo,
+    builtin_bundles,
     file_sha256,
     vocabulary_key,
 )
 from ov2vss_runtime.bundle.decisive import sealed
+from ov2vss_runtime.bundle.made import MADE
 from ov2vss_runtime.bundle.text import class_embeddings
 from ov2vss_runtime.bundle.vocabulary import Vocabulary
 from ov2vss_runtime.engines.onnxruntime import OrtEngine
@@ -88,6 +92,8 @@ class ExportRequest:
         rollout: frames of the roll-out gate.
         clip: where the weights of a frozen CLIP come from; None: as in training.
         decoder_parts: also write the decoder in its two parts (see docs/bundle.md).
+        store: ``fp16`` rounds the weights to half precision once and stores constants so; what can be made of the
+            stored graphs when it is first used (int8 for TensorRT) is left out.
     """
 
     checkpoint: Checkpoint
@@ -106,6 +112,7 @@ class ExportRequest:
     rollout: int = verify.ROLLOUT
     clip: ClipSource | None = None
     decoder_parts: bool = True
+    store: Literal["fp32", "fp16"] = "fp32"
 
 
 class GateError(OV2VSSError):
@@ -160,6 +167,8 @@ def export_bundle(request: ExportRequest) -> dict[str, list[verify.Gate]]:
     license_text = license_for_export(request.checkpoint.folder, request.license_file, request.replace_license)
     encoder = request.checkpoint.text_encoder(request.clip)
     model = request.checkpoint.build(request.clip)
+    if request.store == "fp16":
+        round_weights(model)
     part = request.out.with_name(request.out.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
@@ -208,6 +217,8 @@ class _Export:
             elif precision == "int8":
                 quantizer = Quantizer(self.protos["backbone"], self._calibration())
                 for variant, engines in PLANS["int8"].items():
+                    if request.store == "fp16" and variant in MADE:
+                        continue
                     self._add_variant("int8", variant, {"backbone": self._quantized(quantizer, variant, engines[0])})
         return self._verify(self._fill_cache())
 
@@ -230,6 +241,7 @@ class _Export:
     def _text_weights(self, protos: dict[str, onnx.ModelProto]) -> dict[str, onnx.ModelProto]:
         if self.request.text_weights == "int8":
             protos["text"] = quantize_weights(protos["text"])
+        protos["text"] = shared_text(protos["text"])
         return protos
 
     def _half(self) -> dict[str, onnx.ModelProto]:
@@ -267,7 +279,7 @@ class _Export:
         graphs = dict(self.variants["fp32"].graphs) if self.variants else {}
         for name, proto in protos.items():
             path = self.folder / (f"{name}.onnx" if variant == "fp32" else f"{name}.{variant}.onnx")
-            save_onnx(proto, path)
+            save_onnx(store_fp16(proto) if self.request.store == "fp16" and name != "text" else proto, path)
             weights = "int8" if name == "text" and self.request.text_weights == "int8" else precision
             if name == "decoder":
                 # Parts of another decoder than this variant's own do not belong to it.
@@ -342,6 +354,7 @@ class _Export:
             ),
             references=config.references,
             gap=config.gap,
+            store=request.store,
             preprocess=PreprocessInfo(
                 colour_order="RGB",
                 size=request.size,
@@ -407,6 +420,7 @@ class _Export:
             for i, name in enumerate(request.vocabulary.names[:64])
         ]
         expected, gates = {}, {}
+        trained_rollout = np.empty(0, np.float32)
         for variant, info in self.variants.items():
             engine = OrtEngine(bundle, variant)
             exact = info.graphs["text"].weights == "fp32"
@@ -420,10 +434,10 @@ class _Export:
             samples = verify.run_graphs(engine, feeds)
             if variant == "fp32":
                 samples |= torch_gates.sampled_outputs(self.specs, feeds)
-                rolled = verify.sampled_rollout(lambda: clip, frames)
-            else:
-                rolled = verify.sampled_rollout(verify.stream_maker(engine, manifest, small), frames)
-            expected[variant] = samples | {"rollout": rolled}
+                trained_rollout = verify.sampled_rollout(lambda: clip, frames)
+            rolled = verify.sampled_rollout(verify.stream_maker(engine, manifest, small), frames)
+            found.append(verify.gate_other_frames(rolled, trained_rollout, info.precision))
+            expected[variant] = samples | {"rollout": trained_rollout if variant == "fp32" else rolled}
             found.append(verify.gate_reset(make_stream, self.frames))
             gates[variant] = found
             self.variants[variant] = info.model_copy(update={"verified": self._verified(variant, found)})
@@ -447,6 +461,22 @@ class _Export:
             "gates": [g.record() for g in gates],
         }
         return record | ({"note": self.notes[variant]} if variant in self.notes else {})
+
+
+def shared_text(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The text graph of an installed bundle, if it is this one but for its notes: bundles then share a file by its
+    sha256."""
+
+    def bare(model: onnx.ModelProto) -> bytes:
+        copy = onnx.ModelProto.FromString(model.SerializeToString())
+        tag(copy)
+        return copy.SerializeToString(deterministic=True)
+
+    for folder in builtin_bundles().values():
+        path = folder / "text.onnx"
+        if path.is_file() and bare(known := onnx.load(path)) == bare(proto):
+            return known
+    return proto
 
 
 def _tensor_info(value: onnx.ValueInfoProto) -> TensorInfo:

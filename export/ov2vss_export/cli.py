@@ -48,6 +48,13 @@ def _precisions(_context: click.Context, _option: click.Parameter, value: str | 
     help="Storage of the text graph's weights; int8 is a quarter of the size.",
 )
 @click.option(
+    "--store",
+    default="fp32",
+    show_default=True,
+    type=click.Choice(["fp32", "fp16"]),
+    help="fp16: round the weights to half precision once and store them so; half the size, same speed.",
+)
+@click.option(
     "--calibrate",
     default=None,
     type=click.Path(path_type=Path),

@@ -223,7 +223,8 @@ class LeanHead(nn.Module):
         # missing where the image ends.
         self.register_buffer("taps", decoder.logit.weight[0].permute(1, 2, 0).flatten(0, 1).contiguous())
         inside = F.unfold(torch.ones(1, 1, *size, dtype=dtype), 3, padding=1)[0]
-        self.register_buffer("inside", inside)
+        constant = (self.taps @ decoder.norm.bias) @ inside + decoder.logit.bias
+        self.register_buffer("constant", constant.unflatten(0, size)[None])
         self.register_buffer("mean_kernel", decoder.cost_conv.weight.flatten(1).T.contiguous())
         # Means over the image of the nine shifts of an upsampled, zero-padded map.
         rows, columns = (self._shifted_means(a, b).to(dtype) for a, b in zip(grid, size, strict=True))
@@ -243,22 +244,22 @@ class LeanHead(nn.Module):
         x = F.conv2d(self.up(cost), self.kernel, padding=1)
         x = (x + (guidance * self.sign if self.flipped else guidance)).flatten(2)
 
-        # GroupNorm(x) = a x + b. The mean comes from the small maps, without a pass over the large ones.
+        # GroupNorm(x) = a (x - mean) + b. The mean comes from the small maps, without a pass over the large ones.
         means = ((self.mean_rows @ cost) @ self.mean_columns).flatten(1) @ self.mean_kernel
         means = self._by_group(means + guidance.mean(dim=(1, 2))).mean(-1, keepdim=True)
-        squares = self._by_group(row_squares(x)[..., 0]).sum(-1, keepdim=True)
         members = x.shape[1] // self.groups
-        variance = (squares / (x.shape[2] * members) - means.square()).clamp(min=0)
+        # Centred before it is squared: the square of a mean that is large beside the deviation would drown it.
+        x = x - means.expand(-1, -1, members).flatten(1)[..., None] * self.sign[..., 0]
+        squares = self._by_group(row_squares(x)[..., 0]).sum(-1, keepdim=True)
+        variance = squares / (x.shape[2] * members)
         inverse = torch.rsqrt(variance + decoder.norm.eps).expand(-1, -1, members).flatten(1)[..., None]
-        means = means.expand(-1, -1, members).flatten(1)[..., None]
         a = self.gain * inverse
-        b = decoder.norm.bias[:, None] - means * self.sign[..., 0] * a
+        b = decoder.norm.bias[:, None]
 
         x = torch.maximum(x, -b / a)
         taps = ((self.taps * a.transpose(1, 2)) @ x).unflatten(2, self.size)
-        constant = (self.taps @ b).flatten(1) @ self.inside + decoder.logit.bias
         taps, (height, width) = zero_border(taps), self.size
-        logits = constant.unflatten(1, self.size)
+        logits = self.constant
         for row in range(3):
             for column in range(3):
                 logits = logits + taps[:, 3 * row + column, row : row + height, column : column + width]

@@ -91,6 +91,31 @@ def test_decoder(zero_gains: bool) -> None:
     assert error < (1e-5 if zero_gains else 1e-11), error
 
 
+@pytest.mark.parametrize("ratio", [1, 1000])
+@torch.no_grad()
+def test_decoder_with_means_that_are_large_beside_the_deviation(ratio: float) -> None:
+    """In float32 against the model in float64: E[x^2] - E[x]^2 would lose all digits of the variance."""
+    model = harsh_model()
+    config = model.config
+    grid, size = (6, 10), (SIZE[0] // 8, SIZE[1] // 8)
+    guidance = ratio * torch.randn(config.decoder_width, 1, 1).double() + torch.randn(config.decoder_width, *size)
+    # All maps of a group with the same mean, or the group's deviation is that of its means.
+    groups = model.decoder.norm.num_groups
+    guidance = guidance - guidance.mean((1, 2), keepdim=True) + ratio * (1 + torch.arange(groups).repeat_interleave(
+        config.decoder_width // groups
+    )[:, None, None])  # fmt: skip
+    inputs = [
+        guidance,
+        nn.functional.normalize(torch.randn(config.embed_dim, *grid).double(), dim=0),
+        torch.randn(2, grid[0] * grid[1], config.embed_dim).double(),
+        nn.functional.normalize(torch.randn(7, config.embed_dim).double(), dim=1),
+    ]
+    want = DecoderGraph(model)(*inputs)
+    model = model.float()
+    got = LeanDecoder(model, grid, size)(*(x.float() for x in inputs))
+    assert float((got - want).abs().max() / want.abs().max()) < 3e-7 * max(10, ratio)
+
+
 @torch.no_grad()
 def test_zero_gains_of_the_pyramid() -> None:
     model = harsh_model()

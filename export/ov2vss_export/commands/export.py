@@ -120,6 +120,7 @@ def _request(options: Options) -> ExportRequest:
         rollout=options.rollout,
         clip=found.run.clip_source(options.clip_weights, options.download),
         decoder_parts=options.decoder_parts,
+        store=options.store,  # type: ignore[arg-type]
     )
 
 

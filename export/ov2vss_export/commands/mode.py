@@ -25,6 +25,7 @@ class Options:
     calibrate: Path | None
     rollout: int
     decoder_parts: bool
+    store: str
     data: str | None
     split: str
     license_file: Path | None

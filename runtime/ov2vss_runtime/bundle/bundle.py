@@ -88,6 +88,8 @@ class VariantInfo(_Record):
     engines: list[str] = Field(min_length=1)
     graphs: dict[str, GraphInfo]
     verified: dict[str, Any] = {}
+    made_from: str = ""
+    """The variant that this one was made of on the user's machine; empty for what was exported."""
 
     @field_validator("graphs")
     @classmethod

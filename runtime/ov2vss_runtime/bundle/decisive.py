@@ -30,7 +30,8 @@ def decisive(manifest: Mapping[str, Any]) -> dict[str, Any]:
     kept = {k: v for k, v in manifest.items() if k not in UNDECIDING}
     kept["source"] = {k: v for k, v in kept.get("source", {}).items() if k in OF_SOURCE}
     kept["vocabulary"] = {k: v for k, v in kept.get("vocabulary", {}).items() if k not in ("added", "key")}
-    kept["variants"] = {name: _variant(variant) for name, variant in kept.get("variants", {}).items()}
+    # A variant that was made on the user's machine is compared with the one that it was made of.
+    kept["variants"] = {k: _variant(v) for k, v in kept.get("variants", {}).items() if not v.get("made_from")}
     return kept
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ov2vss_runtime.bundle.bundle import COMPUTED, Bundle
+from ov2vss_runtime.bundle.made import with_variant
 from ov2vss_runtime.engines.bundle_engine import BundleEngine
 from ov2vss_runtime.engines.cuda import gpu_capability
 from ov2vss_runtime.engines.plans import Library, import_tensorrt, supported_capabilities
@@ -121,7 +122,9 @@ def load_engine(
         )
     if device and not chosen.devices:
         raise BackendError(f"{backend} has no device {device}: it runs on the processor", "leave --device out")
-    variant = bundle.variant("fp32" if precision in COMPUTED else precision, chosen.family)
+    stored = "fp32" if precision in COMPUTED else precision
+    bundle = with_variant(bundle, stored, chosen.family)
+    variant = bundle.variant(stored, chosen.family)
     return chosen.load(bundle, variant, threads, precision, device)
 
 
