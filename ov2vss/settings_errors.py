@@ -51,8 +51,8 @@ def _sentence(found: Mapping[str, Any]) -> str:
         return f"{'.'.join(names)} has {context['actual_length']} values and takes {context['max_length']}"
     if kind == "extra_forbidden":
         return f"{'.'.join(names)} is no setting"
-    words = KINDS.get(kind.split("_")[0])
-    return f"{where} {words}" if words else f"{where}: {found['msg']}"
+    known = KINDS.get(kind.split("_")[0])
+    return f"{where} {known}" if known else f"{where}: {found['msg']}"
 
 
 def _value(given: object) -> str:

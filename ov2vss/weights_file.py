@@ -235,7 +235,7 @@ def fetching(what: str, instead: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        chain = [error]
+        chain: list[BaseException] = [error]
         while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
             chain.append(cause)
         names = " ".join(type(e).__name__ for e in chain)

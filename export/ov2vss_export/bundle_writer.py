@@ -60,7 +60,7 @@ from ov2vss_runtime.bundle.vocabulary import Vocabulary
 from ov2vss_runtime.engines.onnxruntime import OrtEngine
 
 log = logging.getLogger("ov2vss")
-PLANS = {
+PLANS: dict[str, dict[str, tuple[str, ...]]] = {
     "fp32": {"fp32": ("onnxruntime", "openvino", "tensorrt")},
     "fp16": {"fp16": ("onnxruntime", "tensorrt")},
     "int8": {"int8": ("onnxruntime", "openvino"), "int8-tensorrt": ("tensorrt",)},
@@ -429,7 +429,7 @@ class _Export:
             make_stream = verify.stream_maker(engine, manifest, embeddings)
             found += torch_gates.gate_rollout(torch_gates.rollout(make_stream, trained, self.frames), info.precision)
             if miou is not None:
-                found.append(torch_gates.gate_miou(miou, self._miou(engine), info.precision, request.data))
+                found.append(torch_gates.gate_miou(miou, self._miou(engine), info.precision, str(request.data)))
             feeds = verify.graph_inputs(manifest, scales, engine.text_feed)
             samples = verify.run_graphs(engine, feeds)
             if variant == "fp32":
@@ -450,7 +450,9 @@ class _Export:
     def _miou(self, engine: OrtEngine | TorchEngine) -> float:
         """mIoU of an engine on ``data``, streamed, with the data set's own class names."""
         train = self.request.checkpoint.run.train
-        return torch_gates.labelled_miou(engine, self.request.data, self.request.split, train.model.prompts, train.gap)
+        return torch_gates.labelled_miou(
+            engine, str(self.request.data), self.request.split, train.model.prompts, train.gap
+        )
 
     def _verified(self, variant: str, gates: list[verify.Gate]) -> dict[str, Any]:
         record: dict[str, Any] = {

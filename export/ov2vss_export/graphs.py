@@ -81,6 +81,7 @@ class StepGraph(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         target = StepFeatures([feat_s8, feat_s16, feat_s32], tokens[None], position[None], self.lattice)
         guidance, state = self.model.step(target, context[None], state_in[None])
+        assert state is not None
         return guidance[0], state[0]
 
 

@@ -84,7 +84,7 @@ def run_module(spec: GraphSpec, feed: dict[str, torch.Tensor]) -> dict[str, torc
 @torch.no_grad()
 def sampled_outputs(specs: list[GraphSpec], feeds: dict[str, dict]) -> dict[str, npt.NDArray[np.float32]]:
     """What :func:`ov2vss_runtime.bundle.verify.run_graphs` gives, from torch; without the text graph."""
-    found = {}
+    found: dict[str, npt.NDArray[np.float32]] = {}
     for spec in specs:
         if spec.name in feeds and spec.name != "text":
             outputs = run_module(spec, {k: torch.from_numpy(v) for k, v in feeds[spec.name].items()})
@@ -259,7 +259,8 @@ def video_frames(path: Path, size: tuple[int, int], count: int) -> list[npt.NDAr
 
 def spread_frames(path: Path, size: tuple[int, int], count: int) -> list[npt.NDArray[np.uint8]]:
     """``count`` frames drawn from the first few thousand of a video, the same ones every time."""
-    drawn, chance = [], random.Random(0)
+    drawn: list[npt.NDArray[np.uint8]] = []
+    chance = random.Random(0)
     for index, frame in enumerate(islice(VideoReader(path), 3000)):
         if len(drawn) < count:
             drawn.append(resize_frame(frame.rgb, size))

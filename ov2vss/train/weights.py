@@ -120,7 +120,9 @@ def _hub_repository(name: str) -> str | None:
 
 def _cached(name: str) -> Path | None:
     repository = _hub_repository(name)
-    for file in HUB_FILES if repository else ():
+    for file in HUB_FILES:
+        if repository is None:
+            break
         path = try_to_load_from_cache(repository, file)
         if isinstance(path, str):
             return Path(path)

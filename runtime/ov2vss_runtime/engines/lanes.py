@@ -55,7 +55,7 @@ class Lane:
             return {t.name: memory.array(tuple(t.shape), t.dtype, self.stream) for t in tensors}
 
         frame, features = infos["backbone"].inputs[0], infos["backbone"].outputs
-        self.frame = memory.array(tuple(frame.shape), frame.dtype, self.stream)
+        self.frame = memory.array(tuple(int(n) for n in frame.shape), frame.dtype, self.stream)
         self._staged = memory.host(self.frame.shape, self.frame.dtype)
         self.features = arrays(features)
         self.step_inputs: dict[str, DeviceArray] = {}

@@ -209,7 +209,7 @@ class OrtEngine(BundleEngine):
         return ort.InferenceSession(
             graph if isinstance(graph, bytes) else str(graph),
             options,
-            providers=list(providers) or ["CPUExecutionProvider"],
+            providers=[*providers] or ["CPUExecutionProvider"],  # type: ignore[list-item]  # both forms are taken
             disabled_optimizers=self._disabled,
         )
 
@@ -321,7 +321,7 @@ class OrtEngine(BundleEngine):
     def _fastest_chunk(self, features: FrameFeatures, guidance: Any, embeddings: npt.NDArray[np.float32]) -> int:
         """Classes per run of the decoder, measured once with the first large vocabulary."""
         some = embeddings[:MEASURED]
-        seconds = {}
+        seconds: dict[int, float] = {}
         for _ in range(3):
             for chunk in (c for c in CLASS_CHUNKS if c < 2 * len(some)):
                 began = time.perf_counter()

@@ -97,7 +97,7 @@ class OpenVinoEngine(BundleEngine):
     ) -> dict[str, npt.NDArray[Any]]:
         classes = len(feed[self.wiring.words]) if graph == "decoder" else 0
         compiled = self._graph(graph, classes)
-        requests = self._requests.__dict__
+        requests: dict[Any, Any] = self._requests.__dict__
         if (graph, classes) not in requests:
             requests[graph, classes] = compiled.create_infer_request()
         request, outputs = requests[graph, classes], dict(into or {})

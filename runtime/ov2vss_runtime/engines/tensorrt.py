@@ -156,7 +156,7 @@ class TensorRtEngine(BundleEngine):
             if self._free:
                 return self._free.pop()
             graphs = [g for g in ("backbone", "stcf_step", "decoder") if g in self._engines]
-            contexts = {graph: self._context(graph) for graph in graphs}
+            contexts: dict[str, Any] = {graph: self._context(graph) for graph in graphs}
             # TensorRT-RTX records its own CUDA graphs.
             lane = Lane(self._memory, contexts, self._infos, self.wiring, record=self._library == "tensorrt")
             self._lanes.append(lane)

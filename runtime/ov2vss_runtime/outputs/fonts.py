@@ -10,6 +10,7 @@ import unicodedata
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 from PIL.ImageFont import FreeTypeFont
@@ -41,7 +42,7 @@ class Lettering:
 
     def __init__(self, points: int) -> None:
         self.points = points
-        self._plain = ImageFont.load_default(points)
+        self._plain: Any = ImageFont.load_default(points)
 
     def length(self, text: str) -> int:
         """Width of a text in pixels."""

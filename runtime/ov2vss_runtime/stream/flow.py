@@ -9,6 +9,7 @@ was outside of the picture. Where the flow leads back in too little of the pictu
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -98,7 +99,8 @@ class MotionEstimator:
 
     def __init__(self, gates: Gates | None = None) -> None:
         self.gates = gates or Gates()
-        self._fine, self._coarse = (cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST) for _ in range(2))
+        make: Any = cv2.DISOpticalFlow_create  # type: ignore[attr-defined]  # its stubs leave it out
+        self._fine, self._coarse = (make(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST) for _ in range(2))
         self.last: Pictures | None = None
 
     def forget(self) -> None:
@@ -131,7 +133,7 @@ class MotionEstimator:
         # From here on in cells.
         pixels = np.array([now[0].shape[1] / w, now[0].shape[0] / h], np.float32)
         flow = shrunk(forth, cells) / pixels
-        back = shrunk(self._coarse.calc(last[1], now[1], None), cells) / (pixels / 2)
+        back = (shrunk(self._coarse.calc(last[1], now[1], None), cells) / (pixels / 2)).astype(np.float32, copy=False)
         at = places(flow)
         astray = np.hypot(*np.moveaxis((flow + sample(back, at)) * pixels * SHRINK, -1, 0))
         sure = (float((astray < WITHIN).mean()) - gates.lost) / (gates.found - gates.lost)

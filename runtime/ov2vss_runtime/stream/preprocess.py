@@ -39,7 +39,7 @@ def resize_frame(rgb: npt.NDArray[np.uint8], size: tuple[int, int]) -> npt.NDArr
     return cv2.resize(rgb, (size[1], size[0]), interpolation=cv2.INTER_AREA if shrink > 2 else cv2.INTER_LINEAR)
 
 
-def aspect_differs(source: tuple[int, int], target: tuple[int, int]) -> bool:
+def aspect_differs(source: tuple[float, float], target: tuple[int, int]) -> bool:
     """Whether stretching ``source`` (h, w) to ``target`` (H, W) changes the aspect by more than ten per cent."""
     ratio = (source[1] / source[0]) / (target[1] / target[0])
     return max(ratio, 1 / ratio) > 1 + ASPECT_TOLERANCE

@@ -158,6 +158,7 @@ class Stream:
             return self._carry(frame, time)
         features, guidance, cut = self._advance(small, time)
         options, logits, confidence = self.options, None, None
+        labels: Labels
         on_device = self.engine.can.device_labels and self._propagator is None
         with self.stages("decoder"):
             classes, embeddings = self._candidates(features)
@@ -389,8 +390,9 @@ class Stream:
             confidence, logits, classes = (arrays.get(f"latest/{k}") for k in ("confidence", "logits", "classes"))
             self._latest = Result(index, time, frame, labels, names, confidence, logits, classes)
         if self._propagator is not None:
-            kept = self._latest is not None and self._latest.names == self.names
-            words = self._words(self._latest.classes) if kept and self._latest.classes is not None else None
+            latest = self._latest
+            same = latest is not None and latest.names == self.names
+            words = self._words(latest.classes) if latest and same and latest.classes is not None else None
             self._propagator.load(saved.part(arrays, "past"), words)
 
     def _facts(self) -> dict[str, Any]:

@@ -128,7 +128,9 @@ def survey(container: InputContainer, stream: VideoStream, step: int) -> Survey:
         stream: the video in it.
         step: nominal duration of a frame in ticks.
     """
-    line = Timeline(stream.time_base, step, jumps_forward=bool(int(container.format.flags) & DISCONTINUOUS))
+    line = Timeline(
+        Fraction(stream.time_base or 1), step, jumps_forward=bool(int(container.format.flags) & DISCONTINUOUS)
+    )
     audio = [s for s in container.streams.audio if s.codec_context is not None]
     sound: dict[int, Fraction] = {}
     runs: list[list[tuple[int, int]]] = [[]]

@@ -68,7 +68,7 @@ class VideoReader:
             raise VideoError(f"{self.path} is a folder", "give a video file")
         with self._open() as container:
             stream = find_video(container, self.path)
-            self.time_base: Fraction = stream.time_base
+            self.time_base = Fraction(stream.time_base or 1)
             rate = stream.average_rate or stream.base_rate
             self.rate: Fraction = rate if rate is not None and 0 < rate <= FASTEST else Fraction(25)
             self._step = max(1, round(1 / (self.rate * self.time_base)))

@@ -109,7 +109,7 @@ def is_transparent(file: Path) -> bool:
         with Image.open(file) as image:
             if image.mode not in ("RGBA", "LA", "PA") and "transparency" not in image.info:
                 return False
-            return image.convert("RGBA").getextrema()[3][0] < 255  # type: ignore[index]
+            return image.convert("RGBA").getextrema()[3][0] < 255  # type: ignore[index,misc]
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return False
 

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Iterator
 from fractions import Fraction
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import av
 import cv2
@@ -175,6 +175,7 @@ class CameraSource(LiveSource):
             self._camera = cv2.VideoCapture(index)
         finally:
             logging_.setLogLevel(level)
+        self._first: Any
         done, self._first = self._camera.read() if self._camera.isOpened() else (False, None)
         if not done:
             self._camera.release()

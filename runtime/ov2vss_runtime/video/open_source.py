@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import cast
 
 from ov2vss_runtime.errors import VideoError
 from ov2vss_runtime.video.containers import URL
@@ -46,4 +47,4 @@ def open_source(source: str | Path, options: SourceOptions | None = None) -> Sou
     path = Path(text)
     if path.is_dir() or is_still(path) or (any(c in text for c in "*?[") and not path.exists()):
         return ImageSource(text, options.rate)
-    return VideoReader(path)
+    return cast(Source, VideoReader(path))  # its path and number of frames are never None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from fractions import Fraction
+from typing import Any
 
 import av
 import cv2
@@ -107,7 +108,8 @@ def display_matrix(frame: av.VideoFrame) -> Matrix:
 
     Rounded to right angles; the identity where the frame says nothing.
     """
-    for data in frame.side_data:
+    side: Any = frame.side_data  # its stub is that of a mapping
+    for data in side:
         if data.type is SideDataType.DISPLAYMATRIX:
             values = np.frombuffer(bytes(data)[:36], np.int32)
             if values.size < 9:

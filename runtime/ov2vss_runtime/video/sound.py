@@ -113,7 +113,7 @@ class Sound:
             if index not in self._clocks:
                 # The picture's line is known once its first frame has come.
                 self._clocks[index] = FollowedClock(self._source_line(), base)
-            stamp = packet.pts if packet.pts is not None else packet.dts
+            stamp = int(packet.pts if packet.pts is not None else packet.dts or 0)
             place = self._clocks[index].place(stamp, final)
             if place is None:
                 return
@@ -156,7 +156,8 @@ class Sound:
         try:
             self._tracks[index].take(packet)
         except FFmpegError as error:
-            log.warning("an audio track ends at %.1f s (%s)", float(packet.pts * packet.time_base), reason(error))
+            end = float((packet.pts or 0) * packet.time_base)
+            log.warning("an audio track ends at %.1f s (%s)", end, reason(error))
             self._drop(index)
 
     def _drop(self, index: int) -> None:
@@ -207,7 +208,7 @@ class CopiedTrack:
             self._mux(part)
 
     def _mux(self, packet: av.Packet) -> None:
-        if self._last is not None and packet.dts <= self._last:
+        if self._last is not None and packet.dts is not None and packet.dts <= self._last:
             return  # twice the same moment: the muxer would refuse it
         self._last = packet.dts
         packet.stream = self._stream
