@@ -190,7 +190,7 @@ def trained(shared_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Tr
 
     def train() -> Path:
         cwd = tmp_path_factory.mktemp("train")
-        done = run_program("ov2vss-train", "--json", cwd=cwd)
+        done = run_program("ov2vss-train", "--json", cwd=cwd, timeout=3600)
         assert done.returncode == 0, done.stderr
         (cwd / "report.json").write_text(done.stdout.splitlines()[-1])
         return cwd
