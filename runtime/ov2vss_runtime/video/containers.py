@@ -21,6 +21,8 @@ URL = re.compile(r"(rtsp|rtsps|rtmp|http|https|udp|tcp|srt|rtp)://", re.I)
 REPAIR = "repair or re-download the file (for example: ffmpeg -i broken.mp4 -c copy repaired.mp4)"
 COVER = 0x400 | 0x800
 """FFmpeg's dispositions of pictures that are no video: attached ones and thumbnails of chapters."""
+TILE = 0x80000
+"""FFmpeg's disposition of streams that are parts of a larger picture, as in the HEIC files of phones."""
 DISCONTINUOUS = 0x0200
 """FFmpeg's flag of formats whose clock may jump (MPEG-TS, MPEG-PS, HLS)."""
 
@@ -68,10 +70,15 @@ def find_video(container: InputContainer, name: object) -> VideoStream:
         raise VideoError(f"{name} holds only a cover picture and no video", "give a file with moving pictures")
     if not known:
         raise VideoError(f"the picture of {name} has a codec that FFmpeg does not know", "convert it first")
+    whole = [s for s in known if not int(s.disposition) & TILE]
+    if not whole:
+        raise VideoError(
+            f"{name} is one picture in {len(known)} tiles, which are not put together here", "convert it to JPEG or PNG"
+        )
     best = container.streams.best("video")
-    if best in known:
+    if best in whole:
         return best  # type: ignore[return-value]
-    return max(known, key=lambda s: (s.codec_context.width or 0) * (s.codec_context.height or 0))
+    return max(whole, key=lambda s: (s.codec_context.width or 0) * (s.codec_context.height or 0))
 
 
 def packets(container: InputContainer, *streams: av.stream.Stream) -> Iterator[av.Packet]:

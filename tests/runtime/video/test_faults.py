@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from ov2vss_runtime.errors import VideoError
+from ov2vss_runtime.video.containers import find_video
 from ov2vss_runtime.video.file import VideoReader
 from ov2vss_runtime.video.images import ImageSource
 from ov2vss_runtime.video.open_source import open_source
@@ -201,6 +202,14 @@ def test_the_stream_that_ffmpeg_prefers(tmp_path: Path) -> None:
             container.mux(packet)
     reader = VideoReader(tmp_path / "v.mkv")
     assert (reader.height, reader.width, len(list(reader))) == (90, 160, 5)
+
+
+def test_a_tile_is_not_taken_for_the_picture() -> None:
+    """Phones store HEIC pictures in tiles, which FFmpeg's libraries show as streams of their own."""
+    tile = SimpleNamespace(disposition=1 << 19, codec_context=object())
+    container = SimpleNamespace(streams=SimpleNamespace(video=[tile] * 4, best=lambda _: tile))
+    with pytest.raises(VideoError, match=r"p\.heic is one picture in 4 tiles"):
+        find_video(container, "p.heic")
 
 
 # -- damage ------------------------------------------------------------------------------------------------------------
