@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ov2vss_runtime.bundle.bundle import Manifest
 from ov2vss_runtime.bundle.verify import Gate
 
@@ -41,7 +43,7 @@ def model_card(manifest: Manifest, gates: dict[str, list[Gate]], about: str = ""
         files = {graph.file for graph in info.graphs.values()}
         lines += ["", f"### {variant}", ""]
         note = f"; {info.verified['note']}" if "note" in info.verified else ""
-        lines += [f"For {', '.join(info.engines)}; files {', '.join(sorted(files))}{note}.", ""]
+        lines += [f"For {', '.join(info.engines)}; files {', '.join(sorted(files))}{note}. {_proof(info.verified)}", ""]
         lines += ["| gate | value | bound | | |", "|---|---|---|---|---|"]
         for gate in found:
             relation = "at least" if gate.above else "at most"
@@ -53,3 +55,13 @@ def model_card(manifest: Manifest, gates: dict[str, list[Gate]], about: str = ""
         terms = f"The weights are under the licence in the file `{license_info['file']}`, which goes with every copy."
     lines += ["", terms, ""]
     return "\n".join(lines)
+
+
+def _proof(verified: dict[str, Any]) -> str:
+    """On which frames the streams were compared."""
+    if verified.get("frames") == "generated":
+        return (
+            "Streams were compared on generated clips of moving shapes, on no real video: "
+            "`--calibrate VIDEO` proves them on yours."
+        )
+    return f"Streams were compared on `{verified.get('frames', 'frames that are not recorded')}`."
