@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
@@ -26,7 +27,10 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 TUTORIAL, RUNTIME, GALLERY = (
     (ROOT / f"docs/{name}.md").read_text(encoding="utf-8") for name in ("tutorial", "runtime", "gallery")
 )
-BLOCKS = re.findall(r"(?:<!-- (.*?) -->\n)?```(bash|python)\n(.*?)```", README + TUTORIAL + RUNTIME, re.S)
+OWN, PRODUCTION = (
+    (ROOT / f"docs/{name}.md").read_text(encoding="utf-8") for name in ("your-own-videos", "in-production")
+)
+BLOCKS = re.findall(r"(?:<!-- (.*?) -->\n)?```(bash|python)\n(.*?)```", README + TUTORIAL + RUNTIME + PRODUCTION, re.S)
 FEW_ITERATIONS = " --set iterations=4 --set per_frame_iterations=2 --set batch=2 --set crop=96x128 --set size=128x192"
 SHORT = {
     "python benchmarks/latency.py": " --rounds 1 --frames 2 --backend onnxruntime",
@@ -35,6 +39,8 @@ SHORT = {
     "python benchmarks/memory.py": " --frames 40 --settle 20",
     "ov2vss-train --out runs/shapes": " --set iterations=4 --set per_frame_iterations=2 --set batch=2",
     "ov2vss-train --preset lite": FEW_ITERATIONS,
+    "ov2vss-train --init": FEW_ITERATIONS,
+    "ov2vss-train --out runs/first --resume": " --set iterations=5",
     "ov2vss-export --ckpt": " --size 128x192",
     "torchrun": FEW_ITERATIONS,
     "python benchmarks/ablation.py": FEW_ITERATIONS,
@@ -99,6 +105,7 @@ def test_commands(workplace: Path) -> None:
             continue  # Linux x86-64 only
         for line in body.strip().splitlines():
             extra = next((more for start, more in SHORT.items() if line.startswith(start)), "")
+            line = line.replace("--init models/", f"--init {ROOT}/models/")
             if line.startswith("ov2vss-export --ckpt runs/street"):
                 line = line.replace("runs/street", str(ROOT / "models/street-lite"))
             shell(line + extra, workplace)
@@ -123,16 +130,20 @@ def test_commands(workplace: Path) -> None:
     } <= made
 
 
+def copy_tracked(folder: Path) -> None:
+    """The files of this checkout that git knows, as a clone would have them."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout")
+    files = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout.decode()
+    for name in filter(None, files.split("\0")):
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / name, folder / name)
+
+
 def test_run_command_on_a_fresh_environment(tmp_path: Path) -> None:
     """The newcomer's one line, in a copy of the tracked files, without torch and without the development tools."""
-    if (ROOT / ".git").exists():
-        files = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout.decode()
-        for name in filter(None, files.split("\0")):
-            if (ROOT / name).is_file():
-                (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(ROOT / name, tmp_path / name)
-    else:
-        pytest.skip("not a git checkout")
+    copy_tracked(tmp_path)
     write_video(tmp_path / "video.mp4", moving_frames(4, (180, 320)))
     command = next(body for marker, _, body in BLOCKS if marker == "run command")
     clean = {k: v for k, v in os.environ.items() if k not in ("VIRTUAL_ENV", "PYTHONPATH")}
@@ -154,8 +165,41 @@ def test_run_command_on_a_fresh_environment(tmp_path: Path) -> None:
     assert listed.stdout.split() == ["True", "True"]
 
 
+@pytest.mark.slow
+def test_the_tutorial_in_the_environment_that_it_builds(tmp_path: Path) -> None:
+    """From top to bottom in a copy of the tracked files, set-up included (several GB); only training is shortened.
+
+    The seconds of every step are printed; docs/results.md has them with their date.
+    """
+    copy_tracked(tmp_path)
+    write_video(tmp_path / "video.mp4", moving_frames(12, (180, 320)))
+    small_camvid(tmp_path / "camvid")
+    clean = {k: v for k, v in os.environ.items() if k not in ("VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME")}
+    clean["PATH"] = f"{tmp_path / '.venv/bin'}{os.pathsep}{clean['PATH']}"
+    blocks = re.findall(r"```(bash|python)\n(.*?)```", TUTORIAL, re.S)
+    assert sum("pip install" in body for _, body in blocks) == 2
+    for language, body in blocks:
+        lines = body.strip().splitlines() if language == "bash" else ["python example.py"]
+        if language == "python":
+            (tmp_path / "example.py").write_text(body)
+        for line in lines:
+            command = line + next((more for start, more in SHORT.items() if line.startswith(start)), "")
+            began = time.monotonic()
+            done = subprocess.run(
+                ["bash", "-euo", "pipefail", "-c", command], cwd=tmp_path, env=clean, capture_output=True, text=True
+            )
+            print(f"{time.monotonic() - began:7.0f} s  {line}", flush=True)
+            assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    made = {p.name for p in tmp_path.iterdir()}
+    assert {"video.ov2vss.mp4", "words.mp4", "runs", "first-bundle", "first.mp4"} <= made
+
+
 def test_links_lead_somewhere() -> None:
-    for folder, text in ((ROOT, README), (ROOT / "docs", TUTORIAL), (ROOT / "docs", RUNTIME + GALLERY)):
+    for folder, text in (
+        (ROOT, README),
+        (ROOT / "docs", TUTORIAL),
+        (ROOT / "docs", RUNTIME + GALLERY + OWN + PRODUCTION),
+    ):
         for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", text):
             assert (folder / target).exists(), target
 
