@@ -78,7 +78,8 @@ def train(folder: Path, preset: str, data: str, settings: list[str]) -> float:
     record = folder / "row.json"
     wanted = {"preset": preset, "data": data, "settings": settings}
     done = json.loads(record.read_text()) if record.is_file() else {}
-    if done and {k: done[k] for k in wanted} != wanted:
+    begun = done.get("complete") or any((folder / "run").glob("step-*"))
+    if done and begun and {k: done[k] for k in wanted} != wanted:
         raise OV2VSSError(f"{folder} holds a row with other settings", "give the same --set, or another --out")
     seconds = done.get("seconds", 0.0)
     if done.get("complete"):
@@ -99,7 +100,10 @@ def train(folder: Path, preset: str, data: str, settings: list[str]) -> float:
         code = subprocess.run(command, stdout=sys.stderr, check=False).returncode  # the report alone is on stdout
     finally:
         seconds += time.monotonic() - began
-        write_json(record, wanted | {"seconds": seconds, "complete": code == 0, "revision": revision()})
+        if code and not any(run.glob("step-*")):
+            record.unlink()  # nothing was trained: a corrected command may have other settings
+        else:
+            write_json(record, wanted | {"seconds": seconds, "complete": code == 0, "revision": revision()})
     if code:
         raise OV2VSSError(f"training of {folder.name} ended with exit code {code}", "run the same command to go on")
     return seconds

@@ -15,7 +15,6 @@ import numpy.typing as npt
 import onnx
 import onnxruntime
 from safetensors.numpy import save_file
-from tqdm import tqdm
 
 from ov2vss.checkpoint import Checkpoint
 from ov2vss.clip import ClipSource
@@ -32,6 +31,7 @@ from ov2vss_export.int8 import Quantizer
 from ov2vss_export.model_card import model_card
 from ov2vss_export.onnx_export import export_graph, save_onnx, tag
 from ov2vss_export.rounding import round_weights
+from ov2vss_export.stages import Stages
 from ov2vss_export.storage import store_fp16
 from ov2vss_export.text_weights import quantize_weights
 from ov2vss_runtime.atomic_files import write_json, write_text
@@ -195,11 +195,19 @@ class _Export:
     variants: dict[str, VariantInfo] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
     """Per variant, what was decided on the way."""
+    _searched: tuple[npt.NDArray[np.float32], list[npt.NDArray[Any]]] | None = None
+    """Class embeddings, and the fp32 graphs' labels of the frames on which int8 layers are chosen."""
+
+    def __post_init__(self) -> None:
+        variants = sum(len(PLANS[p]) for p in {"fp32", *self.request.precisions})
+        # Graphs, the variants beside fp32, words, torch, and the proof of each variant.
+        self.stages = Stages(planned=3 + (variants - 1) + variants)
 
     def run(self) -> dict[str, list[verify.Gate]]:
         request = self.request
         left_out = () if request.decoder_parts else DECODER_PARTS
-        graphs = build_graphs(self.model, self.encoder, request.size)
+        with self.stages("graphs"):
+            graphs = build_graphs(self.model, self.encoder, request.size)
         self.specs = [spec for spec in graphs if spec.name not in left_out]
         self.frames = (
             torch_gates.video_frames(request.calibrate, request.size, request.rollout)
@@ -207,20 +215,27 @@ class _Export:
             else torch_gates.generated_frames(request.size, request.rollout)
         )
         self.checkpoint_sha256 = file_sha256(request.checkpoint.weights_file)
-        bar = tqdm(self.specs, desc="export", unit="graph", disable=None, leave=False)
-        self.protos = {spec.name: export_graph(spec) for spec in bar}
+        with self.stages("graphs"):
+            self.protos = {spec.name: export_graph(spec) for spec in self.specs}
         self._add_variant("fp32", "fp32", self._text_weights(self._tagged(self.protos, "fp32")))
         self._write_others()
         for precision in request.precisions:
             if precision == "fp16":
-                self._add_variant("fp16", "fp16", self._half())
+                with self.stages("fp16"):
+                    self._add_variant("fp16", "fp16", self._half())
             elif precision == "int8":
                 quantizer = Quantizer(self.protos["backbone"], self._calibration())
                 for variant, engines in PLANS["int8"].items():
                     if request.store == "fp16" and variant in MADE:
                         continue
-                    self._add_variant("int8", variant, {"backbone": self._quantized(quantizer, variant, engines[0])})
-        return self._verify(self._fill_cache())
+                    with self.stages(f"int8 for {engines[0]}"):
+                        proto = self._quantized(quantizer, variant, engines[0])
+                        self._add_variant("int8", variant, {"backbone": proto})
+        with self.stages("words"):
+            embeddings = self._fill_cache()
+        gates = self._verify(embeddings)
+        log.info("export: %s", self.stages.summary())
+        return gates
 
     # -- graphs ----------------------------------------------------------------------------------------------------
 
@@ -255,8 +270,11 @@ class _Export:
         """int8 backbone with as few layers in float32 as the label agreement on other frames asks for."""
         frames = self.frames[:: max(1, len(self.frames) // SEARCH_FRAMES)]
         bundle = self._open()
-        embeddings = self._embeddings(OrtEngine(bundle, "fp32"))
-        wanted = torch_gates.label_maps(OrtEngine(bundle, "fp32"), bundle.manifest, embeddings, frames)
+        if self._searched is None:  # the same for every int8 variant
+            exact = OrtEngine(bundle, "fp32")
+            embeddings = self._embeddings(exact)
+            self._searched = embeddings, torch_gates.label_maps(exact, bundle.manifest, embeddings, frames)
+        embeddings, wanted = self._searched
 
         def accept(proto: onnx.ModelProto) -> bool:
             engine = OrtEngine(bundle, "fp32", replace={"backbone": proto.SerializeToString()})
@@ -407,14 +425,18 @@ class _Export:
         """Gates of every variant against torch; samples of what came out are left in the bundle."""
         request, bundle = self.request, self._open()
         manifest = bundle.manifest
-        reference = torch_gates.graph_reference(self.specs, self.frames[0])
+        with self.stages("torch"):
+            reference = torch_gates.graph_reference(self.specs, self.frames[0])
         scales = reference.scales()
         small = embeddings[: verify.CLASSES]
         frames = verify.synthetic_frames(request.size)
         clip = torch_gates.ClipReference(self.model, manifest.gap, small)
         # torch's labels of the roll-out are made once for all variants.
-        trained = torch_gates.clip_rollout(self.model, manifest.gap, embeddings, self.frames)
-        miou = self._miou(TorchEngine(self.model, request.size, self.encoder)) if request.data else None
+        with self.stages("torch"):
+            logits = torch_gates.clip_rollout(self.model, manifest.gap, embeddings, self.frames)
+            trained = [torch_gates.Truth.of(values, request.size) for values in logits]
+        with self.stages("torch"):
+            miou = self._miou(TorchEngine(self.model, request.size, self.encoder)) if request.data else None
         prompts = [
             manifest.vocabulary.templates[i % len(manifest.vocabulary.templates)].replace("{}", name)
             for i, name in enumerate(request.vocabulary.names[:64])
@@ -422,23 +444,25 @@ class _Export:
         expected, gates = {}, {}
         trained_rollout = np.empty(0, np.float32)
         for variant, info in self.variants.items():
-            engine = OrtEngine(bundle, variant)
-            exact = info.graphs["text"].weights == "fp32"
-            found = [torch_gates.gate_text(engine, self.encoder, prompts, exact)]
-            found += torch_gates.gate_graphs(engine, reference, info.graphs)
-            make_stream = verify.stream_maker(engine, manifest, embeddings)
-            found += torch_gates.gate_rollout(torch_gates.rollout(make_stream, trained, self.frames), info.precision)
-            if miou is not None:
-                found.append(torch_gates.gate_miou(miou, self._miou(engine), info.precision, str(request.data)))
-            feeds = verify.graph_inputs(manifest, scales, engine.text_feed)
-            samples = verify.run_graphs(engine, feeds)
-            if variant == "fp32":
-                samples |= torch_gates.sampled_outputs(self.specs, feeds)
-                trained_rollout = verify.sampled_rollout(lambda: clip, frames)
-            rolled = verify.sampled_rollout(verify.stream_maker(engine, manifest, small), frames)
-            found.append(verify.gate_other_frames(rolled, trained_rollout, info.precision))
-            expected[variant] = samples | {"rollout": trained_rollout if variant == "fp32" else rolled}
-            found.append(verify.gate_reset(make_stream, self.frames))
+            with self.stages(f"proof of {variant}"):
+                engine = OrtEngine(bundle, variant)
+                exact = info.graphs["text"].weights == "fp32"
+                found = [torch_gates.gate_text(engine, self.encoder, prompts, exact)]
+                found += torch_gates.gate_graphs(engine, reference, info.graphs)
+                make_stream = verify.stream_maker(engine, manifest, embeddings)
+                rolled_out = torch_gates.rollout(make_stream, trained, self.frames)
+                found += torch_gates.gate_rollout(rolled_out, info.precision)
+                if miou is not None:
+                    found.append(torch_gates.gate_miou(miou, self._miou(engine), info.precision, str(request.data)))
+                feeds = verify.graph_inputs(manifest, scales, engine.text_feed)
+                samples = verify.run_graphs(engine, feeds)
+                if variant == "fp32":
+                    samples |= torch_gates.sampled_outputs(self.specs, feeds)
+                    trained_rollout = verify.sampled_rollout(lambda: clip, frames)
+                rolled = verify.sampled_rollout(verify.stream_maker(engine, manifest, small), frames)
+                found.append(verify.gate_other_frames(rolled, trained_rollout, info.precision))
+                expected[variant] = samples | {"rollout": trained_rollout if variant == "fp32" else rolled}
+                found.append(verify.gate_reset(make_stream, self.frames))
             gates[variant] = found
             self.variants[variant] = info.model_copy(update={"verified": self._verified(variant, found)})
         self._save_tensors(PARITY, verify.Parity(scales, expected, small).tensors(), sealed(self._manifest()))

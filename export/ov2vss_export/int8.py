@@ -20,9 +20,9 @@ import numpy.typing as npt
 import onnx
 import onnxruntime
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
-from tqdm import tqdm
 
 from ov2vss_export.fp16 import module_of
+from ov2vss_runtime.progress import Progress
 
 TOWERS = ("model.backbone", "model.image_encoder")
 KINDS = ("Conv", "MatMul", "Gemm")
@@ -63,7 +63,7 @@ def layers(model: onnx.ModelProto) -> list[str]:
 
 
 class Quantizer:
-    """Quantizes one float32 graph, any of its layers, for any engine; ranges are measured once.
+    """Quantizes one float32 graph, any of its layers, for any engine; ranges are measured once for all of them.
 
     Args:
         model: the float32 backbone graph with the exporter's notes.
@@ -74,6 +74,7 @@ class Quantizer:
         self.model, self.frames = model, frames
         self.layers = layers(model)
         self._followers = _followers(model)
+        self._ranked: list[str] = []
         self._folder = tempfile.TemporaryDirectory(prefix="ov2vss-int8-")
         self._path = Path(self._folder.name) / "float32.onnx"
         self._path.write_bytes(model.SerializeToString())
@@ -96,7 +97,7 @@ class Quantizer:
                 activation_type=style.activations,
                 weight_type=QuantType.QInt8,
                 nodes_to_quantize=nodes,
-                calibration_cache_path=Path(self._folder.name) / f"ranges-{engine}.json",
+                calibration_cache_path=Path(self._folder.name) / "ranges.json",
                 extra_options=dict(style.options),
             )
         return onnx.load(out)
@@ -104,23 +105,29 @@ class Quantizer:
     def sensitivity(self, engine: str, frames: list[npt.NDArray[np.uint8]]) -> dict[str, float]:
         """Relative error of the graph's worst output when one layer alone is quantized; the worst layer first."""
         reference, errors = self._outputs(self.model, frames), dict[str, float]()
-        for name in tqdm(self.layers, desc="sensitivity", unit="layer", disable=None, leave=False):
-            found = self._outputs(self.quantize(engine, only=name), frames)
-            errors[name] = max(
-                float(np.linalg.norm(a - b)) / max(float(np.linalg.norm(a)), 1e-12)
-                for one, other in zip(reference, found, strict=True)
-                for a, b in zip(one, other, strict=True)
-            )
+        with Progress(len(self.layers), "sensitivity", "layer") as bar:
+            for name in self.layers:
+                found = self._outputs(self.quantize(engine, only=name), frames)
+                errors[name] = max(
+                    float(np.linalg.norm(a - b)) / max(float(np.linalg.norm(a)), 1e-12)
+                    for one, other in zip(reference, found, strict=True)
+                    for a, b in zip(one, other, strict=True)
+                )
+                bar.update()
         return dict(sorted(errors.items(), key=lambda item: -item[1]))
 
     def search(
         self, engine: str, accept: Callable[[onnx.ModelProto], bool], frames: list[npt.NDArray[np.uint8]]
     ) -> tuple[onnx.ModelProto, list[str]]:
-        """The graph with as few layers left in float32 as ``accept`` allows (0, 1, 2, 4, ... of the most sensitive)."""
+        """The graph with as few layers left in float32 as ``accept`` allows (0, 1, 2, 4, ... of the most sensitive).
+
+        Layers are ranked once, for the engine that first asks: which of them are sensitive lies in the network, and
+        ``accept`` looks at what comes out for each engine.
+        """
         model = self.quantize(engine)
         if accept(model):
             return model, []
-        ranked = list(self.sensitivity(engine, frames))
+        ranked = self._ranked = self._ranked or list(self.sensitivity(engine, frames))
         count = 1
         while count < len(ranked):
             model = self.quantize(engine, ranked[:count])

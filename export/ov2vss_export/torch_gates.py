@@ -143,6 +143,10 @@ class ClipReference:
     def set_last(self, frame: npt.NDArray[np.uint8]) -> None:
         self.distant = self.encode(frame)
 
+    def advance(self, frame: npt.NDArray[np.uint8]) -> None:
+        """Take the next frame into the past without asking what it shows."""
+        self.tokens.append(self.encode(frame).tokens)
+
     @torch.no_grad()
     def logits(self, frame: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """``[N, H/8, W/8]`` of the next frame."""
@@ -152,6 +156,25 @@ class ClipReference:
         past = self.model.stcf.chain([self.tokens[i] for i in indices[:-1]], target.lattice)
         context = self.model.context(self.distant.tokens, self.distant.lattice)
         return self.model.predict(target, past, context, self.text).logits[0].numpy()
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What torch said of a frame: logits ``[N, h, w]``, and at the frame's size the labels and where the two best
+    logits differ by more than a thousandth of the frame's logit range (None with a single class)."""
+
+    logits: npt.NDArray[np.float32]
+    labels: npt.NDArray[np.integer]
+    clear: npt.NDArray[np.bool_] | None
+
+    @classmethod
+    def of(cls, logits: npt.NDArray[np.float32], size: tuple[int, int]) -> Truth:
+        full = upsample(torch.from_numpy(logits)[None], size)[0]
+        labels = full.argmax(0).numpy().astype(np.uint16)
+        if len(full) == 1:
+            return cls(logits, labels, None)
+        top = full.topk(2, dim=0).values
+        return cls(logits, labels, (top[0] - top[1]).numpy() > 1e-3 * float(full.max() - full.min()))
 
 
 def clip_rollout(
@@ -173,23 +196,22 @@ class Rollout:
 
 def rollout(
     make_stream: Callable[[], Stream],
-    trained: Sequence[npt.NDArray[np.float32]],
+    trained: Sequence[npt.NDArray[np.float32] | Truth],
     frames: Sequence[npt.NDArray[np.uint8]],
 ) -> Rollout:
-    """Stream ``frames`` (RGB, the model's size) and compare with :func:`clip_rollout` of the same frames."""
+    """Stream ``frames`` (RGB, the model's size) and compare with :func:`clip_rollout` of the same frames, or with the
+    :class:`Truth` that was made of it once for several streams."""
     stream = make_stream()
     agreement, clear, error = [], [], 0.0
     for frame, have, want in zip(frames, rolled_logits(stream, frames, "exported"), trained, strict=True):
-        scale = max(float(np.abs(want).max()), 1e-12)
-        error = max(error, float(np.abs(want - have).max()) / scale)
-        full = upsample(torch.from_numpy(want)[None], frame.shape[:2])[0]
-        expected = full.argmax(0).numpy()
-        same = label_map(have, frame.shape[:2]) == expected
+        size = (frame.shape[0], frame.shape[1])
+        truth = want if isinstance(want, Truth) else Truth.of(want, size)
+        scale = max(float(np.abs(truth.logits).max()), 1e-12)
+        error = max(error, float(np.abs(truth.logits - have).max()) / scale)
+        same = label_map(have, size) == truth.labels
         agreement.append(same.mean())
-        if full.shape[0] > 1:
-            top = full.topk(2, dim=0).values
-            margin = (top[0] - top[1]).numpy() > 1e-3 * float(full.max() - full.min())
-            clear.append(same[margin].mean() if margin.any() else 1.0)
+        if truth.clear is not None:
+            clear.append(same[truth.clear].mean() if truth.clear.any() else 1.0)
     return Rollout(np.asarray(agreement), float(np.mean(clear)) if clear else 1.0, error)
 
 

@@ -111,3 +111,28 @@ def test_what_cannot_be_scored_is_not_trained(tmp_path: Path, monkeypatch: pytes
         assert "masks neither in test nor in val" in done.stderr
         assert len(trained) == 3
         assert not (tmp_path / "other").exists()
+
+
+def test_a_typo_leaves_nothing_that_refuses_the_corrected_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A row that never began may have other settings; one with a checkpoint may not."""
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    ablation = import_module("ablation")
+    row, codes = tmp_path / "full", [1, 0]
+
+    def program(command: list[str], **_: object) -> subprocess.CompletedProcess:
+        code = codes.pop(0)
+        if not code:
+            (row / "run" / "step-00000001").mkdir(parents=True)
+        return subprocess.CompletedProcess(command, code)
+
+    monkeypatch.setattr(ablation.subprocess, "run", program)
+    monkeypatch.setattr(ablation, "revision", lambda: "r")
+    with pytest.raises(ablation.OV2VSSError, match="ended with exit code 1"):
+        ablation.train(row, "tiny", "camvidd", [])
+    assert not (row / "row.json").exists()
+    ablation.train(row, "tiny", "camvid", [])
+    assert json.loads((row / "row.json").read_text())["data"] == "camvid"
+    with pytest.raises(ablation.OV2VSSError, match="holds a row with other settings"):
+        ablation.train(row, "tiny", "another", [])

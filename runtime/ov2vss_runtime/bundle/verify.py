@@ -17,7 +17,6 @@ import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_safetensors
-from tqdm import tqdm
 
 from ov2vss_runtime.bundle.bundle import COMPUTED, GRAPHS, Bundle, Manifest
 from ov2vss_runtime.bundle.decisive import edits
@@ -25,6 +24,7 @@ from ov2vss_runtime.bundle.vocabulary import Vocabulary
 from ov2vss_runtime.engines.bundle_engine import BundleEngine
 from ov2vss_runtime.engines.wiring import Wiring
 from ov2vss_runtime.errors import BundleError
+from ov2vss_runtime.progress import Progress
 from ov2vss_runtime.stream.stream import Stream
 
 log = logging.getLogger("ov2vss")
@@ -191,20 +191,29 @@ class Rolled(Protocol):
 
     def set_last(self, frame: npt.NDArray[np.uint8]) -> None: ...
 
+    def advance(self, frame: npt.NDArray[np.uint8]) -> None: ...
+
     def logits(self, frame: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]: ...
 
 
 def rolled_logits(
-    stream: Rolled, frames: Sequence[npt.NDArray[np.uint8]], what: str = "", progress: bool = True
+    stream: Rolled, frames: Sequence[npt.NDArray[np.uint8]], what: str = "", progress: bool = True, every: int = 1
 ) -> Iterator[npt.NDArray[np.float32]]:
-    """Logits ``[N, h, w]`` of every frame of a roll-out: the distant frame changes once, the past ends once."""
-    shown = None if progress else True
-    for index, frame in enumerate(tqdm(frames, f"verify {what}".strip(), unit="frame", disable=shown, leave=False)):
-        if index == RESET_AT:
-            stream.reset()
-        if index in (0, DISTANT_AT, RESET_AT):
-            stream.set_last(frames[DISTANT_AT // 2] if index == DISTANT_AT else frames[-1])
-        yield np.asarray(stream.logits(frame))
+    """Logits ``[N, h, w]`` of every frame of a roll-out: the distant frame changes once, the past ends once.
+
+    With ``every`` above one, only those of frames 0, every, 2 every, ...: the others are but the past of these.
+    """
+    with Progress(len(frames), f"verify {what}".strip(), "frame", show=progress) as bar:
+        for index, frame in enumerate(frames):
+            if index == RESET_AT:
+                stream.reset()
+            if index in (0, DISTANT_AT, RESET_AT):
+                stream.set_last(frames[DISTANT_AT // 2] if index == DISTANT_AT else frames[-1])
+            if index % every == 0:
+                yield np.asarray(stream.logits(frame))
+            else:
+                stream.advance(frame)
+            bar.update()
 
 
 def sampled_rollout(
@@ -212,10 +221,10 @@ def sampled_rollout(
 ) -> npt.NDArray[np.float32]:
     """Logits ``[T, N, P]`` at :data:`CELLS` positions of every :data:`EVERY`-th frame."""
     kept = []
-    for index, logits in enumerate(rolled_logits(make_stream(), frames, progress=progress)):
-        if index % EVERY == 0:
-            flat = logits.reshape(len(logits), -1)
-            kept.append(flat[:, np.random.RandomState(index).choice(flat.shape[1], min(CELLS, flat.shape[1]), False)])
+    for number, logits in enumerate(rolled_logits(make_stream(), frames, progress=progress, every=EVERY)):
+        flat = logits.reshape(len(logits), -1)
+        places = np.random.RandomState(EVERY * number)
+        kept.append(flat[:, places.choice(flat.shape[1], min(CELLS, flat.shape[1]), False)])
     return np.stack(kept).astype(np.float32)
 
 
