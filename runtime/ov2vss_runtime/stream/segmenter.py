@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+import threading
+import weakref
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from difflib import get_close_matches
-from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,13 +24,13 @@ from ov2vss_runtime.stream.distant import DistantPolicy
 from ov2vss_runtime.stream.label_map import label_type
 from ov2vss_runtime.stream.newest import Finding, NewestFrame
 from ov2vss_runtime.stream.options import StreamOptions
-from ov2vss_runtime.stream.pipeline import AHEAD, Prefetch, paced
+from ov2vss_runtime.stream.pipeline import AHEAD, Prefetch, limited, paced
 from ov2vss_runtime.stream.preprocess import aspect_differs, suggest_size
 from ov2vss_runtime.stream.propagation import Smoothing
 from ov2vss_runtime.stream.result import Result
 from ov2vss_runtime.stream.stream import Stream, of_whole_list
 from ov2vss_runtime.video.open_source import open_source
-from ov2vss_runtime.video.source import Source
+from ov2vss_runtime.video.source import Source, close_source
 
 log = logging.getLogger("ov2vss.runtime")
 Realtime = Literal["drop", "wait", "async"]
@@ -244,7 +245,9 @@ class SegmenterStream(Stream):
         self.realtime, self.every, self.limit, self.queue = realtime, every, limit, queue
         self.dropped = 0
         self._newest: NewestFrame | None = None
-        self._running: Iterator[Result] | None = None
+        self._running: weakref.ref[Generator[Result, None, None]] | None = None
+        self._stopped: threading.Event | None = None
+        self._interrupted = False
         self._begun = False
         super().__init__(
             segmenter.engine,
@@ -273,25 +276,36 @@ class SegmenterStream(Stream):
         if self.source is None:
             raise BackendError("this stream has no source to iterate over", "pass one to stream(), or call step(frame)")
         if self._begun:  # from the first frame again, as a new stream
-            self.close()
-            last = self._distant.last
+            self._end_iteration()
             self.reset()
-            self._distant.last = last
         self._begun = True
-        self._running = self._run(self.source)
-        return self._running
+        running = self._run(self.source)
+        # Held weakly: a loop that is left drops its generator, which then ends the reader at once.
+        self._running = weakref.ref(running)
+        return running
 
-    def _run(self, source: Source) -> Iterator[Result]:
+    def _run(self, source: Source) -> Generator[Result, None, None]:
         drop = self.realtime != "wait"
         frames: Iterable[Any] = self.stages.timed("decode", source)
+        self._stopped = stopped = threading.Event()
         if drop and not source.live:
-            frames = paced(frames)
+            frames = paced(frames, stopped)
+        if not drop:  # where none is dropped, no more are read than are wanted
+            frames = limited(frames, self.limit)
+
+        def wake() -> None:
+            stopped.set()
+            close_source(source)
+
+        done, held = 0, 0
         with ExitStack() as opened:
-            waiting = opened.enter_context(Prefetch(islice(frames, self.limit), self.queue, drop))
+            waiting = opened.enter_context(Prefetch(frames, self.queue, drop, wake))
             if self.realtime == "async":
                 smoothing = Smoothing.from_manifest(self.segmenter.bundle.manifest.temporal)
                 self._newest = opened.enter_context(NewestFrame(self._find, smoothing if self.options.smooth else None))
-            for number, frame in enumerate(waiting):
+            for frame in waiting:
+                if self._interrupted:
+                    break
                 self.dropped = waiting.dropped
                 if frame.gap:
                     if self._newest is not None:
@@ -299,12 +313,35 @@ class SegmenterStream(Stream):
                     self.restart()
                 if self._newest is not None:
                     result = self._show(self._newest, frame.rgb, frame.time)
-                elif number % self.every == 0 or frame.gap:
-                    result = self.step(frame.rgb, frame.time)
+                elif held == self.every - 1 or frame.gap or not self._can_hold(frame.rgb):
+                    result, held = self.step(frame.rgb, frame.time), 0
                 else:
-                    result = self.hold(frame.rgb, frame.time)
+                    result, held = self.hold(frame.rgb, frame.time), held + 1
+                done += 1
                 yield replace(result, pts=frame.pts, name=frame.name)
+                if done == self.limit:
+                    break
         self._newest = None
+        if self._interrupted:
+            raise KeyboardInterrupt
+
+    def _can_hold(self, frame: npt.NDArray[np.uint8]) -> bool:
+        return self._latest is not None and self._latest.labels.shape == frame.shape[:2]
+
+    def reset(self) -> None:
+        """Forget the frames so far: the next one starts anew, as in a new stream. The last frame of the source, and
+        with it the policy ``farthest``, stays."""
+        last = self._distant.last if self.source is not None else None
+        super().reset()
+        self._distant.last = last
+
+    def interrupt(self) -> None:
+        """From another thread: end the iteration with KeyboardInterrupt, also where it waits for a silent source."""
+        self._interrupted = True
+        if self._stopped is not None:
+            self._stopped.set()
+        if self.source is not None:
+            close_source(self.source)
 
     def _find(self, frame: npt.NDArray[np.uint8], index: int, time: float | None) -> Finding:
         """What the network finds in a frame; in the thread of :class:`NewestFrame`."""
@@ -346,10 +383,16 @@ class SegmenterStream(Stream):
         )
 
     def close(self) -> None:
-        """Stop reading the source."""
-        if self._running is not None:
-            self._running.close()  # type: ignore[attr-defined]
-            self._running = None
+        """Stop reading the source, and let go of it."""
+        self._end_iteration()
+        if self.source is not None:
+            close_source(self.source)
+
+    def _end_iteration(self) -> None:
+        running = self._running() if self._running is not None else None
+        if running is not None:
+            running.close()
+        self._running = None
 
     def __enter__(self) -> SegmenterStream:
         return self

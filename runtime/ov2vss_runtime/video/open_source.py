@@ -14,7 +14,8 @@ from ov2vss_runtime.errors import VideoError
 from ov2vss_runtime.video.containers import URL
 from ov2vss_runtime.video.file import VideoReader
 from ov2vss_runtime.video.images import ImageSource, is_still
-from ov2vss_runtime.video.live import CameraSource, NetworkSource, RawSource
+from ov2vss_runtime.video.live import CameraSource, RawSource
+from ov2vss_runtime.video.network import open_network
 from ov2vss_runtime.video.source import Source, SourceOptions
 
 RAW_FORMATS = ("rgb24", "bgr24", "gray8")
@@ -41,7 +42,7 @@ def open_source(source: str | Path, options: SourceOptions | None = None) -> Sou
             raise VideoError("raw frames on standard input have no size", "add --raw HEIGHTxWIDTH")
         return RawSource(sys.stdin.buffer, options.raw, options.raw_format, options.rate)
     if URL.match(text):
-        return NetworkSource(text, options.reconnect)
+        return open_network(text, options.reconnect)
     if text.isdigit() and not Path(text).exists():
         return CameraSource(int(text), options.rate)
     path = Path(text)

@@ -93,3 +93,13 @@ class FrameSource:
 
     def audio(self) -> None:
         return None
+
+    def close(self) -> None:
+        """End a read that waits, from any thread, and release what is open. Nothing can be read afterwards."""
+
+
+def close_source(source: Source) -> None:
+    """Close a source that can be closed."""
+    close = getattr(source, "close", None)
+    if close is not None:
+        close()

@@ -17,7 +17,8 @@ from ov2vss_runtime.errors import VideoError
 from ov2vss_runtime.stream.pipeline import Prefetch
 from ov2vss_runtime.video.file import VideoReader
 from ov2vss_runtime.video.images import ImageSource
-from ov2vss_runtime.video.live import CameraSource, NetworkSource, RawSource
+from ov2vss_runtime.video.live import CameraSource, RawSource
+from ov2vss_runtime.video.network import NetworkSource
 from ov2vss_runtime.video.open_source import open_source
 from ov2vss_runtime.video.source import SourceOptions
 from tests.conftest import moving_frames, write_video

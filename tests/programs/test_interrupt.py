@@ -1,0 +1,103 @@
+"""Ctrl-C while a source is silent: exit code 130 within two seconds, whatever the source waits for."""
+
+import os
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import SCRIPTS
+
+WITHIN = 2.0
+"""Seconds, and what this machine needs to switch between processes when it is busy."""
+BUSY = 1.5
+
+
+@pytest.fixture
+def silent_server() -> Iterator[int]:
+    """Accepts connections and never says a word."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    kept: list[socket.socket] = []
+
+    def accept() -> None:
+        while True:
+            try:
+                kept.append(listener.accept()[0])
+            except OSError:
+                return
+
+    threading.Thread(target=accept, daemon=True).start()
+    yield listener.getsockname()[1]
+    listener.close()
+
+
+CAMERA = """
+import threading, time, numpy as np, cv2
+class Camera:
+    def __init__(self, index): self.count = 0
+    def isOpened(self): return True
+    def set(self, *_): return True
+    def release(self): pass
+    def read(self):
+        self.count += 1
+        if self.count > 3: time.sleep(60)
+        return True, np.zeros((64, 96, 3), np.uint8)
+cv2.VideoCapture = Camera
+from ov2vss_runtime.cli import main
+main()
+"""
+
+
+def interrupt(program: subprocess.Popen) -> tuple[float, str]:
+    began = time.monotonic()
+    program.send_signal(signal.SIGINT)
+    try:
+        _, stderr = program.communicate(timeout=20)
+    finally:
+        program.kill()
+    return time.monotonic() - began, stderr
+
+
+@pytest.mark.parametrize(
+    "kind", ["silent pipe", "half a frame", "stalled TCP", "stalled HTTP", "stalled RTSP", "camera"]
+)
+def test_ctrl_c_ends_a_silent_source(kind: str, bundle: Path, silent_server: int, tmp_path: Path) -> None:
+    source = {
+        "stalled TCP": f"tcp://127.0.0.1:{silent_server}",
+        "stalled HTTP": f"http://127.0.0.1:{silent_server}/a.ts",
+        "stalled RTSP": f"rtsp://127.0.0.1:{silent_server}/a",
+        "camera": "0",
+    }.get(kind, "-")
+    start = [str(SCRIPTS / "python"), "-c", CAMERA] if kind == "camera" else [str(SCRIPTS / "ov2vss-run")]
+    raw = ["--raw", "64x96"] if source == "-" else []
+    outputs = ["--no-video", "--jsonl", "a.jsonl"]
+    program = subprocess.Popen(
+        [*start, source, "--bundle", str(bundle), *raw, *outputs, "--threads", "1"], cwd=tmp_path,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        # A shell that runs the tests in the background ignores Ctrl-C for all its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
+    frames = {"silent pipe": 2, "half a frame": 2.5}.get(kind, 0)
+    if frames:
+        os.write(program.stdin.fileno(), bytes(int(frames * 64 * 96 * 3)))
+    part, deadline = tmp_path / "a.jsonl.part", time.monotonic() + 60
+    if frames or kind == "camera":
+        while not part.exists() or len(part.read_text().splitlines()) < int(frames):
+            assert program.poll() is None, program.stderr.read()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        time.sleep(0.5)
+    else:
+        time.sleep(2.5)  # into the opening of the stream, which takes five seconds to fail
+        assert program.poll() is None, program.stderr.read()
+    seconds, stderr = interrupt(program)
+    assert program.returncode == 130, stderr
+    assert stderr.strip().splitlines()[-1:] == ["interrupted"], stderr
+    assert seconds < WITHIN + BUSY
+    if frames:
+        assert len(part.read_text().splitlines()) == 2  # what was done is kept
