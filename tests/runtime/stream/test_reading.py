@@ -51,7 +51,7 @@ def test_dropping_carries_a_gap_to_the_next_frame_that_is_kept() -> None:
 
 
 def test_a_gap_among_dropped_frames_restarts_the_state(bundle: Path) -> None:
-    """After the gap, labels are bit for bit those of a stream that begins there, though the frame itself was dropped."""
+    """After the gap, labels are bit for bit those of a stream that begins there, though its first frame was dropped."""
     segmenter, source = Segmenter.load(bundle), Tv(40, gaps=(30,), pause=0.005)
     stream = segmenter.stream(source, queue=2, distant="first")
     restarted: list[int] = []
