@@ -8,10 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ov2vss_runtime.stream.options import StreamOptions
 from ov2vss_runtime.stream.pipeline import Prefetch
 from ov2vss_runtime.stream.segmenter import Segmenter
 from ov2vss_runtime.video.source import FrameSource, VideoFrame
 from tests.conftest import moving_frames, write_video
+
+EXACT = StreamOptions(smooth=False)
 
 
 class Tv(FrameSource):
@@ -53,7 +56,7 @@ def test_dropping_carries_a_gap_to_the_next_frame_that_is_kept() -> None:
 def test_a_gap_among_dropped_frames_restarts_the_state(bundle: Path) -> None:
     """After the gap, labels are bit for bit those of a stream that begins there, though its first frame was dropped."""
     segmenter, source = Segmenter.load(bundle), Tv(40, gaps=(30,), pause=0.005)
-    stream = segmenter.stream(source, queue=2, distant="first")
+    stream = segmenter.stream(source, queue=2, distant="first", options=EXACT)
     restarted: list[int] = []
     original = stream.restart
     stream.restart = lambda: (restarted.append(stream.index), original())[1]
@@ -66,7 +69,7 @@ def test_a_gap_among_dropped_frames_restarts_the_state(bundle: Path) -> None:
     after = [r for r in shown if r.index >= restarted[0]]
     assert after[0].pts >= 30
     assert shown[restarted[0] - 1].pts < 30
-    alone = segmenter.stream(None, distant="first")
+    alone = segmenter.stream(None, distant="first", options=EXACT)
     for result in after:
         assert np.array_equal(result.labels, alone.step(result.frame, result.time).labels)
 
