@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ov2vss_runtime.bundle.bundle import DEFAULT_BUNDLE
-from ov2vss_runtime.console import CONTEXT, print_json, program
+from ov2vss_runtime.console import CONTEXT, one_line, print_json, program
 from ov2vss_runtime.errors import OV2VSSError, VideoError
 
 if TYPE_CHECKING:
@@ -226,10 +227,11 @@ def main(
       ffmpeg -i in.mkv -f rawvideo -pix_fmt rgb24 - | ov2vss-run - --raw 720x1280 --out out.mp4
     """
     from ov2vss_runtime.outputs.overlay import OverlayStyle
+    from ov2vss_runtime.outputs.places import check_places, unlinked
     from ov2vss_runtime.outputs.targets import Targets
     from ov2vss_runtime.stream.preprocess import parse_size
-    from ov2vss_runtime.stream.runner import run
     from ov2vss_runtime.stream.segmenter import Segmenter
+    from ov2vss_runtime.stream.side_by_side import Failure, run_all
     from ov2vss_runtime.stream.stream import StreamOptions
     from ov2vss_runtime.video.open_source import open_source
     from ov2vss_runtime.video.source import SourceOptions
@@ -272,26 +274,46 @@ def main(
         video = None if no_video else out or (out_dir or Path()) / f"{source.name}.ov2vss.mp4"
         if video is not None and video.exists() and not video.is_file():
             raise VideoError(f"{video} is not a file", "choose another --out")
+        video, named, listed = (None if p is None else unlinked(p) for p in (video, jsonl, coco))
         folders = [None if folder is None else folder / source.name for folder in (masks, npz, cvat)]
-        return source, Targets(video, folders[0], jsonl, folders[1], npz_top, coco, folders[2], style, mask_format)
+        return source, Targets(video, folders[0], named, folders[1], npz_top, listed, folders[2], style, mask_format)
 
     # The model first: a live source should not wait for it. Several files are looked at before the first is begun.
     segmenter = Segmenter.load(bundle, backend, precision, threads, device)
     words = segmenter.words(vocab)
-    opened = [open_with_targets(text) for text in sources]
-    if len({target.video or target.masks or target.npz or target.cvat for _, target in opened}) < len(opened):
-        raise OV2VSSError("two sources would write the same output", "rename one of them")
-    reports = []
-    for source, targets in opened:
-        stream = segmenter.stream(source, words, gap, distant, None, stream_options, realtime, every, frames, queue)
-        reports.append(run(stream, targets))
-        click.echo(_line(reports[-1]))
+    opened: list[tuple[str, Source, Targets]] = []
+    failures: list[Failure] = []
+    for text in sources:
+        try:
+            opened.append((text, *open_with_targets(text)))
+        except (OV2VSSError, OSError) as error:
+            if len(sources) == 1 or (isinstance(error, OV2VSSError) and error.usage):
+                raise
+            failures.append(Failure(text, error))
+    check_places([source for _, source, _ in opened], [(t.files(), t.folders()) for _, _, t in opened])
+
+    def stream_of(source: Source) -> Callable[[], Any]:
+        return lambda: segmenter.stream(
+            source, words, gap, distant, None, stream_options, realtime, every, frames, queue
+        )
+
+    jobs = [(text, stream_of(source), targets, source.live) for text, source, targets in opened]
+    outcomes = run_all(jobs, lambda report: click.echo(_line(report)))
+    reports = [outcome for outcome in outcomes if not isinstance(outcome, Failure)]
+    failures += [outcome for outcome in outcomes if isinstance(outcome, Failure)]
+    for failure in failures:
+        click.echo(f"error: {failure.source}: {one_line(failure.error)}", err=True)
     if as_json:
         count, seconds = sum(r["frames"] for r in reports), sum(r["seconds"] for r in reports)
         whole = {"frames": count, "seconds": seconds, "fps": count / max(seconds, 1e-9)}
         whole["stages_ms"] = reports[0]["stages_ms"] if len(reports) == 1 else {}
         whole["outputs"] = [o for r in reports for o in r["outputs"]]
-        print_json(whole | {"sources": reports})
+        failed = [{"source": failure.source, "error": one_line(failure.error)} for failure in failures]
+        print_json(whole | {"sources": reports, "failed": failed})
+    if failures:
+        raise OV2VSSError(
+            f"{len(failures)} of {len(sources)} sources failed: {', '.join(f.source for f in failures)}", "see above"
+        )
 
 
 def _refuse_idle_options(there: dict[str, bool], needs: dict[str, str]) -> None:

@@ -65,7 +65,7 @@ def program(function: Callable[..., None]) -> Callable[..., None]:
                 shown = OV2VSSError(f"{error.name} is not installed", f"run: pip install 'ov2vss[{extra}]'")
             if debug:
                 traceback.print_exc()
-            click.echo(f"error: {_one_line(shown)}", err=True)
+            click.echo(f"error: {one_line(shown)}", err=True)
             sys.exit(WRONG_USAGE if isinstance(error, OV2VSSError) and error.usage else FAILED)
 
     return wrapper
@@ -90,7 +90,8 @@ def _interrupt(_signal: int, _frame: object) -> None:
     raise KeyboardInterrupt
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
+    """What is wrong and what to do, without a line break."""
     if isinstance(error, OSError) and error.strerror:
         text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
         return f"{text}; check the path, its permissions and the free space"

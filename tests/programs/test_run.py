@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -138,11 +139,16 @@ def test_unwritable_folder(bundle: Path, video: Path, tmp_path: Path) -> None:
     check_refusal(done, "cannot be written", locked, set())
 
 
-def test_full_disk(bundle: Path, video: Path, tmp_path: Path) -> None:
-    """/dev/full answers every write with ENOSPC."""
-    target = tmp_path / "out.mp4"
-    (tmp_path / "out.part.mp4").symlink_to("/dev/full")
-    done = run_program("ov2vss-run", video, "--bundle", bundle, "--out", target)
+def test_full_disk(bundle: Path, tmp_path: Path) -> None:
+    """A file that may not grow any further: what a full disk is to a program."""
+    video, target = write_video(tmp_path / "in.mp4", moving_frames(60, (112, 168))), tmp_path / "out.mp4"
+
+    def limit() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+
+    command = [SCRIPTS / "ov2vss-run", video, "--bundle", bundle, "--out", target]
+    done = subprocess.run(command, capture_output=True, text=True, preexec_fn=limit, timeout=200, check=False)
     assert done.returncode == 1
     assert "out.part.mp4 cannot be written" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1

@@ -21,6 +21,7 @@ from ov2vss_runtime.outputs.cvat import CvatFolder
 from ov2vss_runtime.outputs.frame_files import EarlierFiles, frame_name, make_folder
 from ov2vss_runtime.outputs.masks import MaskFormat, MaskWriter
 from ov2vss_runtime.outputs.overlay import Overlay, OverlayStyle
+from ov2vss_runtime.outputs.places import held
 from ov2vss_runtime.stream.stream import Result
 from ov2vss_runtime.timing import Stopwatch
 from ov2vss_runtime.video.source import Source
@@ -59,9 +60,28 @@ class Targets:
     style: OverlayStyle = field(default_factory=OverlayStyle)
     mask_format: MaskFormat = "palette"
 
+    def files(self) -> list[Path]:
+        """The files among them."""
+        return [p for p in (self.video, self.jsonl, self.coco) if p is not None]
+
+    def folders(self) -> list[Path]:
+        """The folders among them; each kind of file within has its own suffix, but for masks and CVAT's."""
+        return list(dict.fromkeys(p for p in (self.masks, self.npz, self.cvat) if p is not None))
+
     def paths(self) -> list[str]:
         """All of them."""
         return [str(p) for p in (self.video, self.masks, self.jsonl, self.npz, self.coco, self.cvat) if p is not None]
+
+
+def _hold(stack: ExitStack, targets: Targets) -> None:
+    """Keep every place for this run until it is finished. A link stays one: what it points to is written."""
+    for file in targets.files():
+        make_folder(file.parent)
+        part = f"{file.stem}.part{file.suffix}" if file == targets.video else f"{file.name}.part"
+        stack.enter_context(held(file.with_name(part), file))
+    for folder in targets.folders():
+        make_folder(folder)
+        stack.enter_context(held(folder, folder))
 
 
 @contextmanager
@@ -73,6 +93,7 @@ def open_outputs(
     outputs: list[Output] = []
     notices: list[str] = []
     with ExitStack() as stack:
+        _hold(stack, targets)
         if targets.video is not None:
             overlay = OverlayVideo(targets.video, source, names, targets.style, stages)
             outputs.append(stack.enter_context(overlay))

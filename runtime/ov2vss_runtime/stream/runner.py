@@ -17,8 +17,13 @@ from ov2vss_runtime.stream.stream import Result
 log = logging.getLogger("ov2vss.runtime")
 
 
-def run(stream: SegmenterStream, targets: Targets) -> dict[str, Any]:
+def run(stream: SegmenterStream, targets: Targets, quiet: bool = False) -> dict[str, Any]:
     """Run a stream's source into outputs: reading, computing and writing overlap.
+
+    Args:
+        stream: opened with a source.
+        targets: where results go.
+        quiet: no bar of progress.
 
     Returns:
         What happened: ``frames`` that came out, ``computed`` that the network saw, ``held`` and ``propagated`` that
@@ -35,7 +40,7 @@ def run(stream: SegmenterStream, targets: Targets) -> dict[str, Any]:
     with open_outputs(targets, source, stream.names, stream.stages) as (outputs, notices):
         for notice in notices:
             log.warning("%s", notice)
-        bar = tqdm(total=total, desc=source.name, unit="frame", disable=_quiet(), leave=False)
+        bar = tqdm(total=total, desc=source.name, unit="frame", disable=quiet or _quiet(), leave=False)
         with bar, stream, Background() as writer:
             for result in stream:
                 ages.add(result)
