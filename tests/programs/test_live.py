@@ -18,7 +18,7 @@ from ov2vss_runtime.stream.segmenter import Segmenter
 from ov2vss_runtime.stream.stream import StreamOptions
 from ov2vss_runtime.video.file import VideoReader
 from tests.conftest import SCRIPTS, moving_frames, run_program, write_video
-from tests.runtime.test_sources import TvServer
+from tests.runtime.video.test_sources import TvServer
 
 
 def lines(path: Path) -> list[dict]:
