@@ -13,6 +13,7 @@ from ov2vss_runtime.atomic_files import write_json, write_text
 from ov2vss_runtime.console import CONTEXT, print_json, program
 
 if TYPE_CHECKING:
+    from ov2vss.data.source import VideoSet
     from ov2vss.evaluate.evaluate import Predict
     from ov2vss.evaluate.predictions import Ids
 
@@ -67,6 +68,26 @@ log = logging.getLogger("ov2vss")
     help="With --bundle: number of the GPU.",
 )
 @click.option(
+    "--smooth/--no-smooth",
+    default=None,
+    help="With --bundle: blend frames along the optical flow, as ov2vss-run does [default: no, exact labels].",
+)
+@click.option("--keyframes", default=None, metavar="K|auto", help="With --bundle: as in ov2vss-run [default: 1].")
+@click.option(
+    "--degrade",
+    "degradation",
+    default=None,
+    metavar="KIND:LEVEL",
+    help="Make the pictures worse: noise:50, blur:5, jpeg:8 or drop:0.1.",
+)
+@click.option("--temporal", is_flag=True, help="Also score agreement along the flow, flips, edges and VC8 per class.")
+@click.option(
+    "--rate",
+    default=None,
+    type=click.FloatRange(min=0, min_open=True),
+    help="With --temporal: frames a second of the videos, for flips per second [default: 25].",
+)
+@click.option(
     "--json",
     "json_file",
     default=None,
@@ -96,6 +117,11 @@ def main(
     precision: str | None,
     backend: str | None,
     device: int,
+    smooth: bool | None,
+    keyframes: str | None,
+    degradation: str | None,
+    temporal: bool,
+    rate: float | None,
     json_file: Path | None,
     csv_file: Path | None,
 ) -> None:
@@ -109,11 +135,13 @@ def main(
     """
     from ov2vss.data import open_videos
     from ov2vss.errors import OV2VSSError
+    from ov2vss.evaluate.degrade import Degraded, parse_degrade
     from ov2vss.evaluate.evaluate import Protocol, evaluate, make_protocol, predict_with
     from ov2vss.evaluate.predictions import shifted_hint, stored_predictions
     from ov2vss.evaluate.table import as_csv, table
     from ov2vss_runtime.bundle.bundle import find_bundle, read_manifest
     from ov2vss_runtime.bundle.vocabulary import Vocabulary
+    from ov2vss_runtime.stream.keyframes import parse_keyframes
 
     if check:
         from ov2vss.data.check import check_data
@@ -136,6 +164,14 @@ def main(
         raise click.UsageError("--pred-ids needs --pred")
     if (precision or backend or device) and bundle is None:
         raise click.UsageError("--precision, --backend and --device need --bundle")
+    if (smooth is not None or keyframes is not None) and bundle is None:
+        raise click.UsageError("--smooth, --no-smooth and --keyframes need --bundle")
+    if degradation is not None and pred is not None:
+        raise click.UsageError("--degrade changes what a model sees: it needs --ckpt or --bundle")
+    if rate is not None and not temporal:
+        raise click.UsageError("--rate needs --temporal")
+    if temporal and stills:
+        raise click.UsageError("--temporal and --stills contradict each other: pictures of their own have no past")
     if (clip_weights is not None or download) and ckpt is None:
         raise click.UsageError("--clip-weights and --download need --ckpt")
     # What is not there is said before torch is imported.
@@ -145,6 +181,8 @@ def main(
         raise OV2VSSError(f"the folder of predictions {pred} does not exist", "check --pred")
     if bundle is not None:
         read_manifest(find_bundle(bundle))
+    worse = parse_degrade(degradation) if degradation is not None else None
+    between = parse_keyframes(keyframes) if keyframes is not None else 1
     videos = open_videos(data, split, stills=stills)
     wording = Vocabulary.parse(vocab) if vocab is not None else None
 
@@ -173,20 +211,31 @@ def main(
             lambda: Stream(runner, setup.vocabulary, templates, distance, "farthest", embeddings=embeddings), strict
         )
     elif bundle is not None:
+        from ov2vss_runtime.stream.options import StreamOptions
         from ov2vss_runtime.stream.segmenter import Segmenter
 
         segmenter = Segmenter.load(bundle, backend or "onnxruntime", precision or "fp32", device=device)
         trained = segmenter.bundle.manifest.source
         setup = protocol_for([line.split(",")[0] for line in trained["trained_classes"]], trained["unseen"])
         embeddings = segmenter.stream(None, setup.vocabulary).embeddings
+        options = StreamOptions(smooth=bool(smooth), keyframes=between)
         predict = predict_with(
-            lambda: segmenter.stream(None, setup.vocabulary, gap, "farthest", embeddings=embeddings), strict
+            lambda: segmenter.stream(None, setup.vocabulary, gap, "farthest", embeddings, options), strict
         )
     else:
         assert pred is not None
         setup = make_protocol(videos, protocol, wording)
         predict = stored_predictions(pred, setup.classes, pred_ids or "one")
-    scores = evaluate(videos, setup, predict, progress=True, strict=strict)
+    seen: VideoSet = Degraded(videos, *worse) if worse is not None else videos
+    moving = None
+    if temporal:
+        from ov2vss.evaluate.temporal import TemporalTally, watched
+
+        moving = TemporalTally([videos.classes.names[k] for k in setup.classes], rate or 25.0)
+        predict = watched(predict, setup, videos, moving)
+    scores = evaluate(seen, setup, predict, progress=True, strict=strict)
+    if moving is not None:
+        scores |= moving.scores()
     held_out = [videos.classes.names[setup.classes[position]] for position in setup.unseen]
     if scores["skipped"]:
         click.echo(f"{scores['skipped']} frames were left out: their image or mask is corrupt")
