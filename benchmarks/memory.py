@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -96,6 +97,8 @@ def plot(points: np.ndarray, settle: int, title: str, path: Path) -> None:
 @click.option("--frames", default=10_000, show_default=True, type=click.IntRange(20))
 @click.option("--settle", default=200, show_default=True, type=click.IntRange(10), help="Frames before growth counts.")
 @click.option("--bound", default=20.0, show_default=True, help="Largest growth after them, in MB.")
+@click.option("--live", is_flag=True, help="Play the clip by the clock, and label the newest frame in the background.")
+@click.option("--slow", default=0.0, show_default=True, help="With --live: seconds that the model takes at least.")
 @click.option("--plot", "plot_file", default=None, type=click.Path(path_type=Path), help="Write a PNG (matplotlib).")
 @click.option(
     "--json", "json_file", default=None, type=click.Path(path_type=Path), help="Also write the figures to FILE."
@@ -109,6 +112,8 @@ def main(
     frames: int,
     settle: int,
     bound: float,
+    live: bool,
+    slow: float,
     plot_file: Path | None,
     json_file: Path | None,
 ) -> None:
@@ -122,9 +127,20 @@ def main(
             points.append((count, resident_mb()))
 
     source = Looped(open_source(video) if video else Generated(), frames, watch)
-    stream = Segmenter.load(bundle, backend, precision).stream(
-        source, distant="reservoir", options=StreamOptions(confidence=True, reset_on_cut=True)
-    )
+    segmenter = Segmenter.load(bundle, backend, precision)
+    if slow:
+        backbone = segmenter.engine.backbone
+
+        def slowed(frame: Any) -> Any:
+            began = time.monotonic()
+            found = backbone(frame)
+            time.sleep(max(0.0, slow - (time.monotonic() - began)))
+            return found
+
+        segmenter.engine.backbone = slowed  # type: ignore[method-assign]
+    options = StreamOptions(confidence=True, reset_on_cut=True)
+    realtime: Any = "async" if live else None
+    stream = segmenter.stream(source, distant="reservoir", options=options, realtime=realtime, queue=25)
     with tempfile.TemporaryDirectory() as folder:
         targets = Targets(video=Path(folder) / "out.mp4", jsonl=Path(folder) / "out.jsonl")
         began = time.perf_counter()
@@ -136,6 +152,9 @@ def main(
     peak = float(found[found[:, 0] >= settle, 1].max())
     title = f"{stream.segmenter.bundle.manifest.name}, {backend} {precision}, {source.width}x{source.height}"
     click.echo(f"{title}: {report['frames']} frames in {seconds:.0f} s on {processor()}")
+    if live:
+        age, dropped = report["label_age"], report["dropped"]
+        click.echo(f"labels {age['mean']:.1f} frames old, {age['most']} at most; {dropped} frames dropped")
     click.echo(f"{base:.1f} MB after {settle} frames, {last:.1f} MB at the end, {peak:.1f} MB at most")
     if plot_file is not None:
         plot(found, settle, f"{title}, {frames} frames", plot_file)

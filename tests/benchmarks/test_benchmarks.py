@@ -281,3 +281,26 @@ def test_a_foreign_file_is_no_record(tmp_path: Path) -> None:
     done = script("report.py", path)
     assert done.returncode == 1
     assert "is not a record of these scripts" in done.stderr
+
+
+def test_what_smoothing_costs_is_measured() -> None:
+    done = script("temporal.py", "--only", "cost", "--threads", "1")
+    assert done.returncode == 0, done.stderr
+    assert "smoothing adds, 352x640, 20 words" in done.stdout
+    done = script("temporal.py", "--only", "davis")
+    assert done.returncode == 2
+    assert "--data is needed" in done.stderr
+
+
+def test_lines_of_time_hold_or_do_not() -> None:
+    from temporal import lines
+
+    def part(gain: float) -> dict:
+        return {"plain": {"miou": 70.0, "vc8": 90.0}, "smooth": {"miou": 70.0 + gain, "vc8": 91.0}}
+
+    rows = lines({"val": {"all": part(0.3), "0 to 49": part(0.1)}, "test": {"all": part(-0.05)}})
+    assert [holds for _, _, holds in rows] == [True, False, True]
+    curve = {
+        k: {"miou": m, "seen": s} for k, m, s in (("1", 70, 1.0), ("3", 69, 0.33), ("5", 66, 0.2), ("auto", 69.2, 0.3))
+    }
+    assert [holds for _, _, holds in lines({"curve": curve})] == [True, False, True]
