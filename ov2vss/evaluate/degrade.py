@@ -45,7 +45,9 @@ def degrade(frame: npt.NDArray[np.uint8], kind: str, level: float, seed: tuple[i
     if kind == "jpeg":
         # The chroma of JPEG is OpenCV's default: half the resolution.
         data = cv2.imencode(".jpg", frame[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, round(level)])[1]
-        return np.ascontiguousarray(cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1])
+        decoded = cv2.imdecode(data, cv2.IMREAD_COLOR)
+        assert decoded is not None  # it was encoded in the line before
+        return np.ascontiguousarray(decoded[..., ::-1])
     h, w = frame.shape[:2]
     lost = random.random((-(-h // BLOCK), -(-w // BLOCK))) < level
     worse = frame.copy()

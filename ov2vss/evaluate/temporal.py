@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import cv2
 import numpy as np
@@ -36,7 +37,8 @@ def moved(
     now, last = (
         cv2.resize(cv2.cvtColor(f, cv2.COLOR_RGB2GRAY), (w, h), interpolation=cv2.INTER_AREA) for f in (frame, before)
     )
-    dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    make: Any = cv2.DISOpticalFlow_create  # type: ignore[attr-defined]  # its stubs leave it out
+    dis = make(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     forth, back = dis.calc(now, last, None), dis.calc(last, now, None)
     y, x = np.indices((h, w), np.float32)
     at = forth + np.stack((x, y), -1)

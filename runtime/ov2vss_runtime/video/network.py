@@ -282,7 +282,7 @@ class RemoteFile(NetworkSource):
         with contextlib.suppress(*LOST):
             self._final = self._away(self._find_last)
         if self._final is None:
-            self.last_frame = None  # a server without byte ranges: the end is not known before it is there
+            self.last_frame = None  # type: ignore[assignment, method-assign]  # a server without byte ranges: the end is not known before it is there
 
     def _find_last(self) -> VideoFrame | None:
         """The last frame, through a connection of its own."""
