@@ -90,6 +90,9 @@ class BundleEngine:
         """The label map, of engines that make it where the logits are (``can.device_labels``)."""
         raise NotImplementedError
 
+    def close(self) -> None:
+        """Give back what the engine holds on a device, and keep what it compiled; no stream of it may go on."""
+
     # -- Engine ----------------------------------------------------------------------------------------------------
 
     def run_graph(self, graph: str, feed: Arrays) -> Arrays:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import weakref
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,8 @@ class TensorRtEngine(BundleEngine):
         self._loader = trt.Runtime(self._logger)
         hashes = {name: info.sha256 for name, info in bundle.manifest.variants[variant].graphs.items()}
         self._kernels = KernelCache(cache_folder("tensorrt-rtx-kernels"), library, compute, hashes)
+        # Also where nobody calls close(): with the engine, or at the end of the program.
+        self._saved = weakref.finalize(self, self._kernels.save)
         self._engines: dict[str, Any] = {}
         for graph, (path, _) in files.items():
             engine = self._loader.deserialize_cuda_engine(path.read_bytes())
@@ -227,7 +230,7 @@ class TensorRtEngine(BundleEngine):
                 self._lanes.pop().close()
             self._free.clear()
             self._words.clear()
-            self._kernels.save()
+            self._saved()
             self._memory.close()
 
 

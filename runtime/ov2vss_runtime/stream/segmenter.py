@@ -96,6 +96,10 @@ class Segmenter:
             f"{type(self.engine).__name__} with {self.threads} threads>"
         )
 
+    def close(self) -> None:
+        """Give back what the engine holds on a GPU; no stream of this segmenter may go on."""
+        self.engine.close()
+
     def embeddings(self, vocabulary: Vocabulary) -> npt.NDArray[np.float32] | None:
         """Class embeddings from the bundle's cache, or None if these words must go through the text graph."""
         return self.bundle.cached_embeddings(vocabulary, self.variant)

@@ -257,6 +257,41 @@ def test_out_of_memory_is_told_as_that() -> None:
         gpu.allocate(2**40, 1)
 
 
+def test_kernels_of_tensorrt_rtx_are_compiled_once(tmp_path: Path) -> None:
+    """What it compiled on the card is kept on disk, by graph and card, and read at the next start."""
+    read = []
+
+    class Cache:
+        def deserialize(self, data: bytes) -> bool:
+            read.append(data)
+            return data == b"kernels"
+
+        def serialize(self) -> bytes:
+            return b"kernels"
+
+    class Config:
+        cuda_graph_strategy = None
+
+        def create_runtime_cache(self) -> Cache:
+            return Cache()
+
+        def set_runtime_cache(self, cache: Cache) -> bool:
+            return True
+
+    made = []
+    plan = SimpleNamespace(create_runtime_config=Config, create_execution_context=lambda config: made.append(config))
+    trt = SimpleNamespace(CudaGraphStrategy=SimpleNamespace(WHOLE_GRAPH_CAPTURE=1))
+    for start in range(2):
+        kernels = tensorrt_module.KernelCache(tmp_path, "tensorrt-rtx", "SM89", {"backbone": "ab" * 32})
+        kernels.context(trt, plan, "backbone")
+        kernels.context(trt, plan, "backbone")
+        assert read == [b"kernels"] * start
+        kernels.save()
+    assert made[0].cuda_graph_strategy == 1, "it records its own CUDA graphs"
+    assert made[0] is made[1], "one cache for all lanes"
+    assert [file.name for file in tmp_path.iterdir()] == ["ab" * 8 + "-SM89.bin"]
+
+
 def test_tensorrt_rtx_says_no_on_a_card_that_it_does_not_build_for(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("tensorrt_rtx")
     monkeypatch.setattr("ov2vss_runtime.engines.backends.gpu_capability", lambda device=0: "SM90")
