@@ -91,6 +91,17 @@ def shrunk(plane: npt.NDArray, cells: tuple[int, int]) -> Plane:
     return cv2.resize(plane.astype(np.float32, copy=False), cells[::-1], interpolation=cv2.INTER_AREA)
 
 
+def displacement(dis: Any, picture: npt.NDArray[np.uint8], other: npt.NDArray[np.uint8]) -> Plane:
+    """DIS flow from a picture to another one, by nothing but these two.
+
+    OpenCV chooses a finer scale in its first call with small pictures, and keeps it: without a second call, the same
+    two pictures would have another flow at the beginning of a stream than later. All pictures have one size.
+    """
+    scale = dis.getFinestScale()
+    found: Plane = dis.calc(picture, other, None)
+    return found if dis.getFinestScale() == scale else displacement(dis, picture, other)
+
+
 Pictures = tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]
 
 
@@ -126,14 +137,16 @@ class MotionEstimator:
 
     def _motion(self, now: Pictures, last: Pictures, cells: tuple[int, int]) -> Motion:
         gates, (h, w) = self.gates, cells
-        forth = self._fine.calc(now[0], last[0], None)
+        forth = displacement(self._fine, now[0], last[0])
         before = cv2.remap(last[0], places(forth), None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         difference = shrunk(cv2.absdiff(now[0], before), cells)
         surprise = np.maximum(difference - min(float(np.median(difference)), gates.noise), 0)
         # From here on in cells.
         pixels = np.array([now[0].shape[1] / w, now[0].shape[0] / h], np.float32)
         flow = shrunk(forth, cells) / pixels
-        back = (shrunk(self._coarse.calc(last[1], now[1], None), cells) / (pixels / 2)).astype(np.float32, copy=False)
+        back = (shrunk(displacement(self._coarse, last[1], now[1]), cells) / (pixels / 2)).astype(
+            np.float32, copy=False
+        )
         at = places(flow)
         astray = np.hypot(*np.moveaxis((flow + sample(back, at)) * pixels * SHRINK, -1, 0))
         sure = (float((astray < WITHIN).mean()) - gates.lost) / (gates.found - gates.lost)

@@ -105,6 +105,29 @@ def test_motion_is_found_and_trusted() -> None:
     assert stranger.lost
 
 
+@pytest.mark.parametrize("size", [(96, 160), (128, 192), (352, 640)])
+def test_motion_depends_on_two_pictures_alone(size: tuple[int, int]) -> None:
+    """OpenCV keeps the scale that it chose for small pictures: an estimator that has seen others, or was told to
+    forget them, finds what a new one finds, bit for bit."""
+    old = MotionEstimator()
+    for seed in range(3):
+        old(picture(5 * seed, size, seed), CELLS)
+    old.forget()
+    new = MotionEstimator()
+    for offset in (0, 14, 40):
+        found, expected = (estimate(picture(offset, size), CELLS) for estimate in (old, new))
+        assert (found is None) == (expected is None) == (offset == 0)
+        if found is not None and expected is not None:
+            np.testing.assert_array_equal(found.flow, expected.flow)
+            np.testing.assert_array_equal(found.trust, expected.trust)
+    again = MotionEstimator()
+    again.last = old.last  # what a saved stream has kept
+    found, expected = (estimate(picture(9, size), CELLS) for estimate in (again, old))
+    assert found is not None
+    assert expected is not None
+    np.testing.assert_array_equal(found.flow, expected.flow)
+
+
 def test_places_outside_of_the_picture_are_not_trusted() -> None:
     estimate = MotionEstimator()
     estimate(picture(0), None)

@@ -2,19 +2,19 @@
 
 import threading
 import time
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from ov2vss_runtime.stream.cuts import CutDetector
 from ov2vss_runtime.stream.options import StreamOptions
 from ov2vss_runtime.stream.pipeline import Prefetch
 from ov2vss_runtime.stream.segmenter import Segmenter
 from ov2vss_runtime.video.source import FrameSource, VideoFrame
 from tests.conftest import moving_frames, write_video
-
-EXACT = StreamOptions(smooth=False)
 
 
 class Tv(FrameSource):
@@ -32,6 +32,16 @@ class Tv(FrameSource):
 
     def close(self) -> None:
         self.closed += 1
+
+
+class Told(CutDetector):
+    """Says once that a shot begins."""
+
+    cut = False
+
+    def __call__(self, tokens: np.ndarray) -> bool:
+        cut, self.cut = self.cut, False
+        return cut
 
 
 def readers() -> list[threading.Thread]:
@@ -53,10 +63,12 @@ def test_dropping_carries_a_gap_to_the_next_frame_that_is_kept() -> None:
     assert waiting.dropped == 36
 
 
-def test_a_gap_among_dropped_frames_restarts_the_state(bundle: Path) -> None:
+@pytest.mark.parametrize("smooth", [False, True])
+def test_a_gap_among_dropped_frames_restarts_the_state(smooth: bool, bundle: Path) -> None:
     """After the gap, labels are bit for bit those of a stream that begins there, though its first frame was dropped."""
+    options = StreamOptions(smooth=smooth)
     segmenter, source = Segmenter.load(bundle), Tv(40, gaps=(30,), pause=0.005)
-    stream = segmenter.stream(source, queue=2, distant="first", options=EXACT)
+    stream = segmenter.stream(source, queue=2, distant="first", options=options)
     restarted: list[int] = []
     original = stream.restart
     stream.restart = lambda: (restarted.append(stream.index), original())[1]
@@ -69,9 +81,56 @@ def test_a_gap_among_dropped_frames_restarts_the_state(bundle: Path) -> None:
     after = [r for r in shown if r.index >= restarted[0]]
     assert after[0].pts >= 30
     assert shown[restarted[0] - 1].pts < 30
-    alone = segmenter.stream(None, distant="first", options=EXACT)
+    alone = segmenter.stream(None, distant="first", options=options)
     for result in after:
         assert np.array_equal(result.labels, alone.step(result.frame, result.time).labels)
+
+
+@pytest.mark.parametrize(("how", "keyframes"), [("restart", 1), ("reset", 1), ("gap", 1), ("cut", 1), ("restart", 2)])
+def test_nothing_of_the_past_is_left_after_a_new_start(how: str, keyframes: int, bundle: Path) -> None:
+    """With smoothing on, logits and labels after it are bit for bit those of a stream that begins there; the picture
+    moves by 10 pixels a frame, so that the flow is put to work."""
+    segmenter = Segmenter.load(bundle)
+    options = StreamOptions(smooth=True, logits=True, keyframes=keyframes, reset_on_cut=how == "cut")
+    before, after = moving_frames(60, seed=1)[::10], moving_frames(60, seed=2)[::10]
+    if how == "gap":
+        source = Tv(len(before + after), gaps=(len(before),))
+        source.live, source.sent = False, before + after
+        stream = segmenter.stream(source, distant="first", options=options)
+        found = list(stream)[len(before) :]
+    else:
+        stream = segmenter.stream(None, distant="first", options=options)
+        for frame in before:
+            stream.step(frame)
+        if how == "cut":
+            assert stream._cuts is not None
+            stream._cuts = Told(stream._cuts.feature)
+            stream._cuts.cut = True
+        else:
+            getattr(stream, how)()
+        found = [stream.step(frame) for frame in after]
+    alone = segmenter.stream(None, distant="first", options=replace(options, reset_on_cut=False))
+    for result in found:
+        expected = alone.step(result.frame)
+        np.testing.assert_array_equal(result.logits, expected.logits)
+        np.testing.assert_array_equal(result.labels, expected.labels)
+    exact = segmenter.stream(None, distant="first", options=StreamOptions(logits=True, keyframes=keyframes))
+    assert any(np.any(r.logits != exact.step(r.frame).logits) for r in found)  # it did smooth
+
+
+def test_a_new_size_takes_nothing_from_the_past(bundle: Path) -> None:
+    """The first frame of another size has its own logits, as without smoothing; from the second on it is smoothed."""
+    segmenter = Segmenter.load(bundle)
+    smooth, exact = (
+        segmenter.stream(None, distant="first", options=StreamOptions(smooth=on, logits=True)) for on in (True, False)
+    )
+    pairs = [
+        (smooth.step(frame), exact.step(frame))
+        for size, seed in (((96, 160), 1), ((112, 168), 2))
+        for frame in moving_frames(20, size, seed)[::5]
+    ]
+    same = [np.array_equal(a.logits, b.logits) for a, b in pairs]
+    assert same == [True, False, False, False] * 2
 
 
 def test_frames_are_counted_when_they_are_processed(bundle: Path) -> None:
