@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -26,7 +27,7 @@ from ov2vss.text import TextEncoder
 from ov2vss.torch_engine import TorchEngine
 from ov2vss_export import torch_gates
 from ov2vss_export.fp16 import to_fp16
-from ov2vss_export.graphs import build_graphs
+from ov2vss_export.graphs import GraphSpec, build_graphs
 from ov2vss_export.int8 import Quantizer
 from ov2vss_export.model_card import model_card
 from ov2vss_export.onnx_export import export_graph, save_onnx, tag
@@ -57,6 +58,7 @@ from ov2vss_runtime.bundle.decisive import sealed
 from ov2vss_runtime.bundle.made import MADE
 from ov2vss_runtime.bundle.text import class_embeddings
 from ov2vss_runtime.bundle.vocabulary import Vocabulary
+from ov2vss_runtime.engines.engine import Engine
 from ov2vss_runtime.engines.onnxruntime import OrtEngine
 
 log = logging.getLogger("ov2vss")
@@ -169,13 +171,19 @@ def export_bundle(request: ExportRequest) -> dict[str, list[verify.Gate]]:
     model = request.checkpoint.build(request.clip)
     if request.store == "fp16":
         round_weights(model)
+    return in_one_piece(request, lambda part: BundleExport(request, part, model, encoder, license_text).run())
+
+
+def in_one_piece(
+    request: ExportRequest, write: Callable[[Path], dict[str, list[verify.Gate]]]
+) -> dict[str, list[verify.Gate]]:
+    """Let ``write`` fill a folder, which appears as ``request.out`` only when all gates passed."""
     part = request.out.with_name(request.out.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     try:
-        gates = _Export(request, part, model, encoder, license_text).run()
-        failed = [(name, gate) for name, found in gates.items() for gate in found if not gate.passed]
-        if failed and not request.allow_parity_failure:
+        gates = write(part)
+        if not all(gate.passed for found in gates.values() for gate in found) and not request.allow_parity_failure:
             raise GateError(gates, _kept(part, request.out))
         part.rename(request.out)
     finally:
@@ -184,7 +192,7 @@ def export_bundle(request: ExportRequest) -> dict[str, list[verify.Gate]]:
 
 
 @dataclass
-class _Export:
+class BundleExport:
     """One export into an empty folder."""
 
     request: ExportRequest
@@ -207,14 +215,14 @@ class _Export:
         request = self.request
         left_out = () if request.decoder_parts else DECODER_PARTS
         with self.stages("graphs"):
-            graphs = build_graphs(self.model, self.encoder, request.size)
+            graphs = self._graphs()
         self.specs = [spec for spec in graphs if spec.name not in left_out]
         self.frames = (
             torch_gates.video_frames(request.calibrate, request.size, request.rollout)
             if request.calibrate
             else torch_gates.generated_frames(request.size, request.rollout)
         )
-        self.checkpoint_sha256 = file_sha256(request.checkpoint.weights_file)
+        self.checkpoint_sha256 = self._identity()
         with self.stages("graphs"):
             self.protos = {spec.name: export_graph(spec) for spec in self.specs}
         self._add_variant("fp32", "fp32", self._text_weights(self._tagged(self.protos, "fp32")))
@@ -236,6 +244,31 @@ class _Export:
         gates = self._verify(embeddings)
         log.info("export: %s", self.stages.summary())
         return gates
+
+    # -- of a trained model; a training-free one has its own (clip_writer) -----------------------------------------
+
+    @property
+    def templates(self) -> tuple[str, ...]:
+        """Prompts of a word."""
+        return self.request.checkpoint.run.train.model.prompts
+
+    @property
+    def gap(self) -> int:
+        return self.request.checkpoint.run.train.gap
+
+    def _graphs(self) -> list[GraphSpec]:
+        return build_graphs(self.model, self.encoder, self.request.size)
+
+    def _identity(self) -> str:
+        """sha256 of the file that the weights come from."""
+        return file_sha256(self.request.checkpoint.weights_file)
+
+    def _reference(self, embeddings: npt.NDArray[np.float32]) -> verify.Rolled:
+        """The torch model over frames in order, made without any carried state."""
+        return torch_gates.ClipReference(self.model, self.request.checkpoint.run.train.model.gap, embeddings)
+
+    def _torch_engine(self) -> Engine:
+        return TorchEngine(self.model, self.request.size, self.encoder)
 
     # -- graphs ----------------------------------------------------------------------------------------------------
 
@@ -400,14 +433,12 @@ class _Export:
     def _key(self, variant: str) -> str:
         """Name of the default words' embeddings in the cache."""
         text = self.variants[variant].graphs["text"].sha256
-        prompts = self.request.checkpoint.run.train.model.prompts
-        return vocabulary_key(self.request.vocabulary, prompts, text, file_sha256(self.folder / TOKENIZER))
+        return vocabulary_key(self.request.vocabulary, self.templates, text, file_sha256(self.folder / TOKENIZER))
 
     # -- words -----------------------------------------------------------------------------------------------------
 
     def _embeddings(self, engine: OrtEngine) -> npt.NDArray[np.float32]:
-        prompts = self.request.checkpoint.run.train.model.prompts
-        return class_embeddings(engine.encode_text, self.request.vocabulary, prompts)
+        return class_embeddings(engine.encode_text, self.request.vocabulary, self.templates)
 
     def _fill_cache(self) -> npt.NDArray[np.float32]:
         """Embeddings by the bundle's own text graphs, so that cached and fresh words are the same; those of fp32."""
@@ -430,13 +461,13 @@ class _Export:
         scales = reference.scales()
         small = embeddings[: verify.CLASSES]
         frames = verify.synthetic_frames(request.size)
-        clip = torch_gates.ClipReference(self.model, manifest.gap, small)
+        reference_stream = self._reference(small)
         # torch's labels of the roll-out are made once for all variants.
         with self.stages("torch"):
-            logits = torch_gates.clip_rollout(self.model, manifest.gap, embeddings, self.frames)
+            logits = verify.rolled_logits(self._reference(embeddings), self.frames, "torch")
             trained = [torch_gates.Truth.of(values, request.size) for values in logits]
         with self.stages("torch"):
-            miou = self._miou(TorchEngine(self.model, request.size, self.encoder)) if request.data else None
+            miou = self._miou(self._torch_engine()) if request.data else None
         prompts = [
             manifest.vocabulary.templates[i % len(manifest.vocabulary.templates)].replace("{}", name)
             for i, name in enumerate(request.vocabulary.names[:64])
@@ -458,7 +489,7 @@ class _Export:
                 samples = verify.run_graphs(engine, feeds)
                 if variant == "fp32":
                     samples |= torch_gates.sampled_outputs(self.specs, feeds)
-                    trained_rollout = verify.sampled_rollout(lambda: clip, frames)
+                    trained_rollout = verify.sampled_rollout(lambda: reference_stream, frames)
                 rolled = verify.sampled_rollout(verify.stream_maker(engine, manifest, small), frames)
                 found.append(verify.gate_other_frames(rolled, trained_rollout, info.precision))
                 expected[variant] = samples | {"rollout": trained_rollout if variant == "fp32" else rolled}
@@ -473,10 +504,7 @@ class _Export:
 
     def _miou(self, engine: OrtEngine | TorchEngine) -> float:
         """mIoU of an engine on ``data``, streamed, with the data set's own class names."""
-        train = self.request.checkpoint.run.train
-        return torch_gates.labelled_miou(
-            engine, str(self.request.data), self.request.split, train.model.prompts, train.gap
-        )
+        return torch_gates.labelled_miou(engine, str(self.request.data), self.request.split, self.templates, self.gap)
 
     def _verified(self, variant: str, gates: list[verify.Gate]) -> dict[str, Any]:
         record: dict[str, Any] = {

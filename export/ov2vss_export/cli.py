@@ -7,12 +7,12 @@ from pathlib import Path
 import click
 
 from ov2vss.options import clip_options
-from ov2vss_export.commands import add_words, export, plans, verify
+from ov2vss_export.commands import add_words, clip, export, plans, verify
 from ov2vss_export.commands.mode import Options, choose
 from ov2vss_runtime.bundle.bundle import PRECISIONS
 from ov2vss_runtime.console import CONTEXT, program
 
-MODES = (export.MODE, verify.MODE, add_words.MODE, plans.MODE)
+MODES = (export.MODE, clip.MODE, verify.MODE, add_words.MODE, plans.MODE)
 
 
 def _precisions(_context: click.Context, _option: click.Parameter, value: str | None) -> tuple[str, ...] | None:
@@ -27,6 +27,36 @@ def _precisions(_context: click.Context, _option: click.Parameter, value: str | 
 
 @click.command(context_settings=CONTEXT)
 @click.option("--ckpt", default=None, type=click.Path(path_type=Path), help="Run folder of ov2vss-train.")
+@click.option(
+    "--clip",
+    default=None,
+    metavar="MODEL/TAG",
+    help="A published CLIP by open_clip's names, ViT-B-16/openai: no training.",
+)
+@click.option(
+    "--dense",
+    default=None,
+    type=click.Choice(clip.RECIPES),
+    help="With --clip: how features of places are taken from it [default: neighbour].",
+)
+@click.option(
+    "--temperature",
+    default=None,
+    type=click.FloatRange(0, min_open=True),
+    help="With --clip: factor of cosines; confidence depends on it, labels do not [default: 40].",
+)
+@click.option(
+    "--temporal",
+    default=None,
+    type=click.Choice(["affinity"]),
+    help="With --clip: carry features from frame to frame inside the graphs.",
+)
+@click.option(
+    "--synonyms",
+    default=None,
+    type=click.Choice(["average", "max"]),
+    help="With --clip: average the synonyms of a class, or let the best of them count [default: average].",
+)
 @click.option("--vocab", default=None, metavar="FILE|WORDS", help="Default words [default: the classes of the run].")
 @click.option("--out", default=None, type=click.Path(path_type=Path), help="Bundle folder [default: <run>-bundle].")
 @click.option(
@@ -125,6 +155,7 @@ def main(**_options: object) -> None:
       ov2vss-export --ckpt runs/street --vocab classes.txt
       ov2vss-export --ckpt runs/street --vocab "road; car; sky" --size 352x640 --out my-bundle
       ov2vss-export --ckpt runs/street --precision fp32,fp16,int8 --calibrate drive.mp4
+      ov2vss-export --clip ViT-B-16/openai --vocab "camel; sand; sky" --download
       ov2vss-export --verify-only my-bundle
       ov2vss-export --add-vocab animals.txt --bundle my-bundle
       ov2vss-export --bundle my-bundle --engine tensorrt-rtx --compute SM89

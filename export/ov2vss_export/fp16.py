@@ -33,6 +33,8 @@ FLOAT32_MODULES = (
     "model.stcf.merge_values",
 )
 """The chain over pooled tokens: small, and its sums run over all of them."""
+EXACT_CLASSES = "ov2vss.model.dense.exact."
+"""Where the classes of modules are that stay in float32."""
 LARGEST, SMALLEST = 65_504.0, 6.1e-5
 """Of normal fp16 numbers."""
 
@@ -44,12 +46,18 @@ def module_of(node: onnx.NodeProto) -> str:
     return path[-1] if path else ""
 
 
+def in_exact_class(node: onnx.NodeProto) -> bool:
+    """Whether a node comes from a module of a class that is to stay in float32, under whatever name."""
+    noted = next((p.value for p in node.metadata_props if p.key == "pkg.torch.onnx.class_hierarchy"), "")
+    return EXACT_CLASSES in noted
+
+
 def stays_float32(node: onnx.NodeProto, extreme: set[str]) -> bool:
     """Norms, softmax, their parts; cosines and affinities; the chain of states; users of ``extreme`` constants."""
     module = module_of(node)
     if node.op_type in ("Cast", *FLOAT32_OPERATORS) or module.startswith(FLOAT32_MODULES) or extreme & set(node.input):
         return True
-    if module == "" and node.op_type == "MatMul":
+    if in_exact_class(node) or (module == "" and node.op_type == "MatMul"):
         return True
     # What is left of a norm that is written out: everything of the pyramid's layers but the convolution.
     return module.startswith("model.stcf.pyramid.") and node.op_type != "Conv"

@@ -150,6 +150,18 @@ BACKBONE_OUTPUTS = [
 ]
 
 
+def text_spec(encoder: TextEncoder) -> GraphSpec:
+    """The graph of any text encoder."""
+    prompts = encoder.tokenizer.encode_batch(["a photo of a red circle", "background"])
+    inputs = {
+        "tokens": torch.tensor([p.ids for p in prompts]),
+        "attention_mask": torch.tensor([p.attention_mask for p in prompts]),
+    }
+    return GraphSpec(
+        "text", TextGraph(encoder).eval(), inputs, ["embeddings"], {name: {0: "B", 1: "L"} for name in inputs}
+    )
+
+
 @torch.no_grad()
 def build_graphs(model: OV2VSS, encoder: TextEncoder, size: tuple[int, int]) -> list[GraphSpec]:
     """The graphs ``text``, ``backbone``, ``stcf_step`` and ``decoder``, and the decoder's two parts, for frames of
@@ -173,19 +185,13 @@ def build_graphs(model: OV2VSS, encoder: TextEncoder, size: tuple[int, int]) -> 
         "text_memory": encoded["text_memory"],
         "class_embeddings": text,
     }
-    prompts = encoder.tokenizer.encode_batch(["a photo of a red circle", "background"])
-    text_inputs = {
-        "tokens": torch.tensor([p.ids for p in prompts]),
-        "attention_mask": torch.tensor([p.attention_mask for p in prompts]),
-    }
-    prompt_axes = {name: {0: "B", 1: "L"} for name in text_inputs}
     parts = {
         "text_refinement": {k: decoder_inputs[k] for k in ("text_memory", "class_embeddings")},
         "class_head": {k: decoder_inputs[k] for k in ("guidance", "dense")} | {"refined_embeddings": text},
     }
     grids = encoded["dense"].shape[-2:], guidance.shape[-2:]
     return [
-        GraphSpec("text", TextGraph(encoder).eval(), text_inputs, ["embeddings"], prompt_axes),
+        text_spec(encoder),
         GraphSpec("backbone", backbone, {"frame": frame}, BACKBONE_OUTPUTS, {}),
         GraphSpec("stcf_step", step, step_inputs, ["guidance", "state_out"], {}, LeanStep(model, lattice).eval()),
         GraphSpec(

@@ -21,22 +21,16 @@ def model_card(manifest: Manifest, gates: dict[str, list[Gate]], about: str = ""
         "",
         "| | |",
         "|---|---|",
-        f"| preset | `{source['preset']}` |",
-        f"| backbone, text encoder | `{source['model']['backbone']}`, `{source['model']['text_encoder']}` |",
-        f"| trained on | `{source['data']}`, {source['step']} iterations |",
-        f"| classes seen in training | {', '.join(c.split(',')[0] for c in source['trained_classes'])} |",
-        f"| classes held out | {', '.join(source['unseen']) or 'none'} |",
+        *_origin(manifest),
         f"| frames | RGB, {height} x {width} (height x width), stretched |",
-        f"| memory | {manifest.references} references, every {manifest.gap} frames |",
         f"| default words | {len(words.entries)}: {', '.join(e[0] for e in words.entries[:40])} |",
         f"| licence of the weights | {source['license']['title'] if source.get('license') else 'not given'} |",
-        f"| checkpoint sha256 | `{source['checkpoint_sha256']}` |",
         "",
         "Any other words can be given at run time (`--vocab`); how well they work depends on how close they are to",
         "what the model has seen.",
         "",
         *([about.strip(), ""] if about.strip() else []),
-        "## Parity with the trained model",
+        "## Parity with the torch model",
     ]
     for variant, found in gates.items():
         info = manifest.variants[variant]
@@ -51,6 +45,8 @@ def model_card(manifest: Manifest, gates: dict[str, list[Gate]], about: str = ""
             lines.append(f"| {gate.name} | {gate.value:.6g} | {relation} {gate.bound:g} | {gate.detail} | {mark} |")
     license_info = source.get("license")
     terms = "No licence was given for the weights: ask whoever trained them before you pass them on."
+    if "clip" in source:
+        terms = f"No licence was given for the weights: read their publisher's ({source['clip']['published']})."
     if license_info:
         terms = f"The weights are under the licence in the file `{license_info['file']}`, which goes with every copy."
     lines += ["", terms, ""]
@@ -65,3 +61,27 @@ def _proof(verified: dict[str, Any]) -> str:
             "`--calibrate VIDEO` proves them on yours."
         )
     return f"Streams were compared on `{verified.get('frames', 'frames that are not recorded')}`."
+
+
+def _origin(manifest: Manifest) -> list[str]:
+    """Where the weights come from, and what they have seen."""
+    source = manifest.source
+    if clip := source.get("clip"):
+        recipe = ", ".join([manifest.dense.recipe, *(f"{k} {v:g}" for k, v in manifest.dense.constants.items())])
+        return [
+            f"| weights | CLIP `{clip['model']}`, tag `{clip['tag'] or 'none'}`, file `{clip['weights']}` |",
+            f"| published as | {clip['published']} |",
+            f"| weights sha256 | `{clip['sha256']}` |",
+            f"| dense features | {recipe} |",
+            f"| confidence | softmax of {manifest.temperature:g} times the cosine |",
+            "| training for segmentation | none |",
+        ]
+    return [
+        f"| preset | `{source['preset']}` |",
+        f"| backbone, text encoder | `{source['model']['backbone']}`, `{source['model']['text_encoder']}` |",
+        f"| trained on | `{source['data']}`, {source['step']} iterations |",
+        f"| classes seen in training | {', '.join(c.split(',')[0] for c in source['trained_classes'])} |",
+        f"| classes held out | {', '.join(source['unseen']) or 'none'} |",
+        f"| memory | {manifest.references} references, every {manifest.gap} frames |",
+        f"| checkpoint sha256 | `{source['checkpoint_sha256']}` |",
+    ]

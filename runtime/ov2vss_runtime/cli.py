@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ov2vss_runtime.bundle.bundle import DEFAULT_BUNDLE
+from ov2vss_runtime.bundle.clip_bundles import RECIPES, ClipOptions, is_clip
 from ov2vss_runtime.console import CONTEXT, one_line, print_json, program
 from ov2vss_runtime.errors import OV2VSSError, VideoError
 
@@ -53,7 +54,20 @@ FILE = click.Path(path_type=Path)
 
 @click.command(context_settings=CONTEXT)
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
-@click.option("--bundle", default=DEFAULT_BUNDLE, show_default=True, help="Bundle folder, or name of a built-in one.")
+@click.option(
+    "--bundle",
+    default=DEFAULT_BUNDLE,
+    show_default=True,
+    help="Bundle folder, name of a built-in one, or clip:MODEL/TAG[@HxW]: made once and kept.",
+)
+@click.option("--clip-weights", default=None, metavar="FILE", help="With --bundle clip:...: its weights, or 'random'.")
+@click.option("--download", is_flag=True, help="With --bundle clip:...: allow weights to be fetched.")
+@click.option(
+    "--dense",
+    default=None,
+    type=click.Choice(RECIPES),
+    help="With --bundle clip:...: how features of places are taken from CLIP [default: neighbour].",
+)
 @click.option(
     "--vocab",
     default=None,
@@ -176,6 +190,9 @@ FILE = click.Path(path_type=Path)
 def main(
     sources: tuple[str, ...],
     bundle: str,
+    clip_weights: str | None,
+    download: bool,
+    dense: str | None,
     vocab: str | None,
     out: Path | None,
     out_dir: Path | None,
@@ -222,6 +239,7 @@ def main(
       ov2vss-run video.mp4
       ov2vss-run video.mp4 --vocab "road; car, automobile; person" --out result.mp4
       ov2vss-run video.mp4 --bundle my-bundle --masks masks/ --jsonl areas.jsonl
+      ov2vss-run video.mp4 --bundle clip:ViT-B-16/openai --vocab "camel; sand; fence; sky" --download
       ov2vss-run a.mp4 b.mp4 --out-dir results/ --json
       ov2vss-run rtsp://camera/stream --no-video --jsonl live.jsonl --reset-on-cut
       ffmpeg -i in.mkv -f rawvideo -pix_fmt rgb24 - | ov2vss-run - --raw 720x1280 --out out.mp4
@@ -233,7 +251,7 @@ def main(
     from ov2vss_runtime.stream.segmenter import Segmenter
     from ov2vss_runtime.stream.side_by_side import Failure, run_all
     from ov2vss_runtime.stream.stream import StreamOptions
-    from ov2vss_runtime.video.open_source import open_source
+    from ov2vss_runtime.video.open_source import file_aspect, open_source
     from ov2vss_runtime.video.source import SourceOptions
 
     if out is not None and (out_dir is not None or len(sources) > 1):
@@ -279,7 +297,13 @@ def main(
         return source, Targets(video, folders[0], named, folders[1], npz_top, listed, folders[2], style, mask_format)
 
     # The model first: a live source should not wait for it. Several files are looked at before the first is begun.
-    segmenter = Segmenter.load(bundle, backend, precision, threads, device)
+    clip = None
+    if is_clip(bundle):
+        aspect = file_aspect(sources[0])
+        clip = ClipOptions(clip_weights or "", download, dense or RECIPES[0], aspect)
+    elif clip_weights or download or dense:
+        raise click.UsageError("--clip-weights, --download and --dense are about --bundle clip:MODEL/TAG")
+    segmenter = Segmenter.load(bundle, backend, precision, threads, device, clip)
     words = segmenter.words(vocab)
     opened: list[tuple[str, Source, Targets]] = []
     failures: list[Failure] = []

@@ -127,6 +127,8 @@ def _request(options: Options) -> ExportRequest:
 MODE = Mode(
     asked_by="--ckpt",
     asked=lambda options: options.ckpt is not None,
-    takes=frozenset(Options.__dataclass_fields__) - {"verify_only", "backend", "add_vocab", "bundle"},
+    takes=frozenset(Options.__dataclass_fields__)
+    - {"verify_only", "backend", "add_vocab", "bundle"}
+    - {"clip", "dense", "temperature", "temporal", "synonyms"},
     run=run,
 )

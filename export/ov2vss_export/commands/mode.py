@@ -17,6 +17,11 @@ class Options:
     """The command line: one field an option of ``cli.main``, under the same name."""
 
     ckpt: Path | None
+    clip: str | None
+    dense: str | None
+    temperature: float | None
+    temporal: str | None
+    synonyms: str | None
     vocab: str | None
     out: Path | None
     size: str | None

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_safetensors
 
+from ov2vss_runtime.bundle.clip_bundles import ClipOptions, find_clip_bundle, is_clip
 from ov2vss_runtime.bundle.unknown_keys import unknown_keys
 from ov2vss_runtime.bundle.vocabulary import Vocabulary
 from ov2vss_runtime.errors import BundleError
@@ -226,9 +227,10 @@ class Bundle:
     manifest: Manifest
 
     @classmethod
-    def open(cls, bundle: str | Path = DEFAULT_BUNDLE) -> Bundle:
-        """Open a folder, or a built-in bundle by name, and check every file against the manifest."""
-        folder = find_bundle(bundle)
+    def open(cls, bundle: str | Path = DEFAULT_BUNDLE, clip: ClipOptions | None = None) -> Bundle:
+        """Open a folder, a built-in bundle by name, or a CLIP by its tag (:func:`find_bundle`), and check every file
+        against the manifest."""
+        folder = find_bundle(bundle, clip)
         manifest = read_manifest(folder)
         listed: list[FileInfo] = [manifest.tokenizer, manifest.vocabulary_cache, manifest.parity]
         listed += [info for variant in manifest.variants.values() for info in variant.graphs.values()]
@@ -293,11 +295,13 @@ def builtin_bundles() -> dict[str, Path]:
     return {p.name: p for p in sorted(root.iterdir()) if (p / MANIFEST).is_file()} if root.is_dir() else {}
 
 
-def find_bundle(bundle: str | Path) -> Path:
-    """Folder of a bundle given by path or built-in name."""
+def find_bundle(bundle: str | Path, clip: ClipOptions | None = None) -> Path:
+    """Folder of a bundle given by path, built-in name, or as ``clip:MODEL/TAG[@HxW]``, which is made if need be."""
     path = Path(bundle)
     if path.is_dir():
         return path
+    if is_clip(bundle):
+        return find_clip_bundle(str(bundle), clip)
     known = builtin_bundles()
     if str(bundle) in known:
         return known[str(bundle)]

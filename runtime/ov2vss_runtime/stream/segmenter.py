@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ov2vss_runtime.bundle.bundle import DEFAULT_BUNDLE, Bundle
+from ov2vss_runtime.bundle.clip_bundles import ClipOptions
 from ov2vss_runtime.bundle.vocabulary import Vocabulary, Words
 from ov2vss_runtime.engines.backends import load_engine
 from ov2vss_runtime.engines.bundle_engine import BundleEngine
@@ -56,8 +57,9 @@ class Segmenter:
         precision: str = "fp32",
         threads: int | None = None,
         device: int = 0,
+        clip: ClipOptions | None = None,
     ) -> Segmenter:
-        """Open a bundle (folder or built-in name), check its hashes and load its graphs.
+        """Open a bundle (folder, built-in name or ``clip:MODEL/TAG``), check its hashes and load its graphs.
 
         Args:
             bundle: folder, name of a built-in bundle, or an open one.
@@ -65,13 +67,14 @@ class Segmenter:
             precision: one of the bundle's precisions, or ``bf16`` on openvino.
             threads: processor threads; None for the physical cores that the process may use.
             device: number of the GPU, as CUDA counts those that the process sees.
+            clip: how a ``clip:`` bundle is made if it is not in the cache: weights, download, recipe, aspect.
 
         Raises:
             OV2VSSError: a number of threads below 1, a bundle that cannot be used, an engine that is not installed.
         """
         if threads is not None and threads < 1:
             raise OV2VSSError(f"threads={threads}", "give a number of processor threads, or None for all cores")
-        opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+        opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle, clip)
         return cls(load_engine(opened, backend, precision, threads, device))
 
     @property

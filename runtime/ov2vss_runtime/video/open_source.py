@@ -49,3 +49,11 @@ def open_source(source: str | Path, options: SourceOptions | None = None) -> Sou
     if path.is_dir() or is_still(path) or (any(c in text for c in "*?[") and not path.exists()):
         return ImageSource(text, options.rate)
     return cast(Source, VideoReader(path))  # its path and number of frames are never None
+
+
+def file_aspect(source: str, default: float = 16 / 9) -> float:
+    """Width over height of a video file or images as they are shown; ``default`` for what can be opened only once."""
+    if source == "-" or URL.match(source) or (source.isdigit() and not Path(source).exists()):
+        return default
+    opened = open_source(source)
+    return opened.width * float(opened.pixel_aspect) / opened.height

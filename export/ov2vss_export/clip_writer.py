@@ -1,0 +1,202 @@
+"""A published CLIP -> a training-free bundle."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import open_clip
+import torch
+
+from ov2vss.clip import ClipSource, clip_settings, find_clip_weights, load_clip
+from ov2vss.errors import OV2VSSError
+from ov2vss.identity import weights_sha256
+from ov2vss.model.dense import build_dense
+from ov2vss.model.dense.tower import check_tower
+from ov2vss.model.training_free import AFFINITY_TEMPERATURE, RADIUS, SHARE, TEMPERATURE, TrainingFree
+from ov2vss.templates import imagenet_templates
+from ov2vss.text.clip_text import ClipText
+from ov2vss_export.bundle_writer import CACHE, PARITY, TOKENIZER, BundleExport, ExportRequest, in_one_piece
+from ov2vss_export.clip_engine import ClipEngine, ClipFrames
+from ov2vss_export.clip_graphs import clip_graphs
+from ov2vss_export.fp16 import to_fp16
+from ov2vss_export.graphs import GraphSpec
+from ov2vss_runtime.bundle import verify
+from ov2vss_runtime.bundle.bundle import (
+    FORMAT_VERSION,
+    CutInfo,
+    DenseInfo,
+    FileInfo,
+    Manifest,
+    PreprocessInfo,
+    StateInfo,
+    VocabularyInfo,
+    file_sha256,
+)
+from ov2vss_runtime.engines.engine import Engine
+
+CUT_THRESHOLD = 0.25
+"""Measured on dense features of street-lite: at most 0.06 within a shot, at least 0.46 between videos."""
+UNKNOWN_BELOW = 0.1
+"""The published methods' threshold for a background."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipRequest(ExportRequest):
+    """What to export, beside what :class:`ExportRequest` says of trained models (``checkpoint`` is not used).
+
+    Attributes:
+        model, tag: open_clip's names.
+        source: where the weights come from.
+        dense: a recipe of :mod:`ov2vss.model.dense`.
+        temperature: of cosines.
+        affinity: carry features from frame to frame inside the step.
+        synonyms: ``average`` or ``max``.
+    """
+
+    model: str
+    tag: str
+    source: ClipSource
+    dense: str
+    temperature: float = TEMPERATURE
+    affinity: bool = False
+    synonyms: str = "average"
+
+
+def fitted_size(model: str, size: tuple[int, int]) -> tuple[int, int]:
+    """The largest (H, W) within ``size`` whose sides are multiples of the model's patch."""
+    patch = int((open_clip.get_model_config(model) or {"vision_cfg": {}})["vision_cfg"].get("patch_size", 32))
+    height, width = (max(2, side // patch) * patch for side in size)
+    return height, width
+
+
+def export_clip(request: ClipRequest) -> dict[str, list[verify.Gate]]:
+    """Write a training-free bundle and prove it, like :func:`ov2vss_export.bundle_writer.export_bundle`.
+
+    Raises:
+        OV2VSSError: a model or tag that open_clip does not have, towers that do not fit, no weights at hand, existing
+            output; and what ``export_bundle`` raises.
+    """
+    if request.out.exists():
+        raise OV2VSSError(f"{request.out} already exists", "choose another --out, or remove it first")
+    if "int8" in request.precisions and request.calibrate is None:
+        raise OV2VSSError("int8 needs frames like those it will see", "add --calibrate VIDEO", usage=True)
+    settings = clip_settings(request.model, request.tag)
+    config = open_clip.get_model_config(request.model)
+    with torch.device("meta"):  # before anything is fetched or read
+        check_tower(open_clip.model._build_vision_tower(config["embed_dim"], config["vision_cfg"]))
+    weights = find_clip_weights(request.model, request.tag, request.source)
+    network = load_clip(request.model, request.tag, request.source)
+    encoder = ClipText(network).eval()
+    tower = build_dense(network.visual, request.dense, 1, settings.mean, settings.std)
+    tower.tokens = (request.size[0] // tower.patch[0]) * (request.size[1] // tower.patch[1])
+    model = TrainingFree(tower, request.size, request.temperature, request.affinity).eval()
+    return in_one_piece(request, lambda part: ClipExport(request, part, model, encoder, weights_file=weights).run())
+
+
+@dataclass
+class ClipExport(BundleExport):
+    """One such export into an empty folder."""
+
+    request: ClipRequest
+    model: TrainingFree
+    weights_file: Path | None = None
+
+    @property
+    def templates(self) -> tuple[str, ...]:
+        return imagenet_templates()
+
+    @property
+    def gap(self) -> int:
+        return 1
+
+    def _graphs(self) -> list[GraphSpec]:
+        return clip_graphs(self.model, self.encoder)
+
+    def _identity(self) -> str:
+        if self.weights_file is None:
+            return weights_sha256(self.model.image_encoder.visual, b"random")
+        return file_sha256(self.weights_file)
+
+    def _reference(self, embeddings: npt.NDArray[np.float32]) -> verify.Rolled:
+        return ClipFrames(self.model, embeddings)
+
+    def _torch_engine(self) -> Engine:
+        return ClipEngine(self.model, self.encoder)
+
+    def _half(self) -> dict[str, onnx.ModelProto]:
+        # Step and decoder are cosines: they stay in float32.
+        names = ["backbone"] + (["text"] if self.request.text_weights == "float32" else [])
+        return self._tagged({name: to_fp16(self.protos[name]) for name in names}, "fp16")
+
+    def _manifest(self) -> Manifest:
+        request, affinity = self.request, self.request.affinity
+        settings = clip_settings(request.model, request.tag)
+        published = open_clip.get_pretrained_cfg(request.model, request.tag) if request.tag else {}
+        origin = published.get("hf_hub", "").rstrip("/") or published.get("url", "") or "not published under a tag"
+        shape = [self.model.width, *self.model.grid]
+
+        def file(name: str) -> FileInfo:
+            return FileInfo(file=name, sha256=file_sha256(self.folder / name))
+
+        return Manifest(
+            format_version=FORMAT_VERSION,
+            name=request.out.name,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            producer={
+                p: version(p)
+                for p in ("ov2vss", "torch", "open_clip_torch", "onnx", "onnxscript", "onnxruntime", "tokenizers")
+            },
+            source={
+                "clip": {
+                    "model": request.model,
+                    "tag": request.tag,
+                    "sha256": self.checkpoint_sha256,
+                    "weights": "random" if self.weights_file is None else self.weights_file.name,
+                    "published": origin,
+                },
+                "trained_classes": [],
+                "unseen": [],
+            },
+            kind="training-free",
+            variants=self.variants,
+            state=StateInfo(input="state_in", output="state_out", shape=shape, warmup=0) if affinity else None,
+            distant=[],
+            references=1,
+            gap=1,
+            preprocess=PreprocessInfo(
+                colour_order="RGB",
+                size=request.size,
+                resize="stretch; bilinear (OpenCV INTER_LINEAR), area averaging (INTER_AREA) when shrinking by more "
+                "than 2",
+                mean=list(settings.mean),
+                std=list(settings.std),
+            ),
+            dense=DenseInfo(recipe=request.dense, constants=self.model.image_encoder.constants),
+            cut=CutInfo(output="tokens", level=0, threshold=CUT_THRESHOLD),
+            temperature=request.temperature,
+            unknown_below=UNKNOWN_BELOW,
+            temporal={
+                "method": "affinity",
+                "share": SHARE,
+                "radius": RADIUS,
+                "temperature": AFFINITY_TEMPERATURE,
+            }
+            if affinity
+            else {},
+            tokenizer=file(TOKENIZER),
+            vocabulary=VocabularyInfo(
+                entries=[list(e) for e in request.vocabulary.entries],
+                templates=list(self.templates),
+                embed_dim=self.model.width,
+                synonyms=request.synonyms,
+                key=self._key("fp32"),
+            ),
+            vocabulary_cache=file(CACHE),
+            parity=file(PARITY),
+        )

@@ -1,0 +1,255 @@
+"""Training-free bundles: a CLIP becomes graphs, streams like any bundle, and is made on demand (``clip:MODEL/TAG``)."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from ov2vss.clip import ClipSource, build_clip, clip_settings
+from ov2vss.model.dense import build_dense
+from ov2vss.model.training_free import TrainingFree, WindowAffinity
+from ov2vss_export.clip_writer import ClipRequest, export_clip, fitted_size
+from ov2vss_runtime import Segmenter, StreamOptions
+from ov2vss_runtime.bundle import clip_bundles
+from ov2vss_runtime.bundle.clip_bundles import find_clip_bundle, nearest_size
+from ov2vss_runtime.bundle.verify import verify_bundle
+from ov2vss_runtime.bundle.vocabulary import Vocabulary
+from ov2vss_runtime.errors import BundleError
+from tests.conftest import SCRIPTS, moving_frames, shuffled, write_video
+
+SIZE = (64, 96)
+WORDS = Vocabulary.parse("red circle; sky, heaven; dog")
+
+
+@pytest.fixture(scope="module")
+def weights(small_clip: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("weights") / "small.safetensors"
+    save_file({k: v.contiguous() for k, v in shuffled(build_clip(small_clip, "")).state_dict().items()}, path)
+    return path
+
+
+@pytest.fixture(scope="module", params=["plain", "affinity"])
+def exported(small_clip: str, weights: Path, request: pytest.FixtureRequest, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("bundles") / request.param
+    gates = export_clip(
+        ClipRequest(
+            checkpoint=None,
+            vocabulary=WORDS,
+            out=out,
+            size=SIZE,
+            precisions=("fp32", "fp16") if request.param == "plain" else ("fp32",),
+            rollout=45,
+            decoder_parts=False,
+            model=small_clip,
+            tag="",
+            source=ClipSource(str(weights)),
+            dense="calibrated" if request.param == "plain" else "neighbour",
+            affinity=request.param == "affinity",
+        )
+    )
+    assert all(gate.passed for found in gates.values() for gate in found)
+    return out
+
+
+def test_graphs_are_static_and_free_of_control_flow(exported: Path) -> None:
+    for name in ("backbone", "stcf_step", "decoder"):
+        graph = onnx.load(exported / f"{name}.onnx").graph
+        assert not {n.op_type for n in graph.node} & {"NonZero", "Loop", "If", "Scan", "Resize"}
+        dynamic = {d.dim_param for v in (*graph.input, *graph.output) for d in v.type.tensor_type.shape.dim}
+        assert dynamic <= {"", "N"}
+
+
+def test_the_bundle_verifies_and_says_what_it_is(exported: Path) -> None:
+    segmenter = Segmenter.load(exported)
+    manifest = segmenter.bundle.manifest
+    assert manifest.kind == "training-free"
+    assert manifest.temperature == 40
+    assert all(gate.passed for gate in verify_bundle(segmenter.engine))
+    card = (exported / "README.md").read_text()
+    assert "this program does not know it" in card
+    assert manifest.source["clip"]["sha256"] in card
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_logits_equal_torch(exported: Path, small_clip: str, weights: Path, backend: str) -> None:
+    from ov2vss.clip import load_clip
+
+    segmenter = Segmenter.load(exported, backend)
+    manifest = segmenter.bundle.manifest
+    settings = clip_settings(small_clip, "")
+    network = load_clip(small_clip, "", ClipSource(str(weights)))
+    tower = build_dense(network.visual, manifest.dense.recipe, 8 * 12, settings.mean, settings.std)
+    model = TrainingFree(tower, SIZE, affinity=bool(manifest.temporal))
+    stream = segmenter.stream(None, WORDS)
+    state = None
+    words = torch.from_numpy(stream.embeddings)
+    for frame in moving_frames(4, SIZE):
+        with torch.no_grad():
+            guidance, state = model.step(model.encode(torch.from_numpy(frame)[None])[0], state)
+            wanted = model.decode(guidance, words).numpy()
+        found = stream.logits(frame)
+        assert np.linalg.norm(found - wanted) <= 5e-6 * np.linalg.norm(wanted)
+
+
+def test_fp16_features_point_where_fp32_do(exported: Path) -> None:
+    if not (exported / "backbone.fp16.onnx").exists():
+        pytest.skip("fp32 only")
+    frame = moving_frames(1, SIZE)[0]
+    found = []
+    for precision in ("fp32", "fp16"):
+        engine = Segmenter.load(exported, precision=precision).engine
+        found.append(np.array(engine.feature(engine.backbone(frame), "dense")))
+    assert (1 - (found[0] * found[1]).sum(0)).max() <= 1e-3
+
+
+def test_streams_reset_interleave_and_hold(exported: Path) -> None:
+    segmenter = Segmenter.load(exported)
+    frames, others = moving_frames(5, SIZE), moving_frames(5, SIZE, seed=3)
+    alone = [
+        [s.logits(f) for f in part] for s, part in ((segmenter.stream(None), frames), (segmenter.stream(None), others))
+    ]
+    one, two = segmenter.stream(None), segmenter.stream(None)
+    for t in range(5):
+        assert np.array_equal(one.logits(frames[t]), alone[0][t])
+        assert np.array_equal(two.logits(others[t]), alone[1][t])
+    one.reset()
+    assert np.array_equal(one.logits(frames[0]), alone[0][0])
+    result = one.step(frames[1])
+    held = one.hold(frames[2])
+    assert held.held
+    assert np.array_equal(held.labels, result.labels)
+
+
+def test_words_changed_in_the_stream_keep_the_state(exported: Path) -> None:
+    segmenter = Segmenter.load(exported)
+    frames = moving_frames(4, SIZE)
+    changed, always = segmenter.stream(None, "sky; dog"), segmenter.stream(None, "cat; tree; dog")
+    for frame in frames[:3]:
+        changed.step(frame)
+        always.step(frame)
+    changed.set_vocabulary("cat; tree; dog")
+    assert np.array_equal(changed.logits(frames[3]), always.logits(frames[3]))
+
+
+def test_cuts_and_candidates(exported: Path) -> None:
+    segmenter = Segmenter.load(exported)
+    frames = moving_frames(3, SIZE)
+    noise = np.random.default_rng(0).integers(0, 256, (*SIZE, 3)).astype(np.uint8)
+    stream = segmenter.stream(None, options=StreamOptions(reset_on_cut=True, top_classes=2))
+    cuts = [stream.step(frame).cut for frame in (*frames, noise)]
+    assert cuts[:3] == [False] * 3
+    whole = segmenter.stream(None)
+    result = stream.step(frames[0])
+    full = whole.logits(frames[0])
+    assert result.classes is not None
+    assert len(result.classes) == 2
+    if not segmenter.bundle.manifest.temporal:
+        assert np.allclose(result.logits, full[result.classes], atol=1e-4)
+
+
+def test_an_affinity_state_of_zeros_is_the_image_alone_and_one_of_the_frame_keeps_it() -> None:
+    blend = WindowAffinity((6, 9))
+    dense = torch.nn.functional.normalize(torch.randn(16, 6, 9), dim=0)
+    assert (blend(dense, torch.zeros_like(dense)) - dense).abs().max() <= 1e-6
+    far = torch.nn.functional.normalize(torch.randn(16, 6, 9), dim=0)
+    carried = blend(dense, far)
+    assert torch.allclose(carried.norm(dim=0), torch.ones(6, 9), atol=1e-5)
+    # by hand, one place: softmax over the places within four rows and columns
+    y, x = 1, 2
+    near = [(r, c) for r in range(6) for c in range(9) if max(abs(r - y), abs(c - x)) <= 4]
+    scores = torch.stack([dense[:, y, x] @ far[:, r, c] / 0.02 for r, c in near])
+    taken = sum(w * far[:, r, c] for w, (r, c) in zip(scores.softmax(0), near, strict=True))
+    expected = torch.nn.functional.normalize(0.5 * dense[:, y, x] + 0.5 * taken, dim=0)
+    assert torch.allclose(carried[:, y, x], expected, atol=1e-5)
+
+
+def test_sizes_fit_the_patch() -> None:
+    assert fitted_size("ViT-B-16", (288, 512)) == (288, 512)
+    assert fitted_size("ViT-L-14", (288, 512)) == (280, 504)
+
+
+@pytest.mark.parametrize(
+    ("aspect", "size"), [(16 / 9, (288, 512)), (4 / 3, (336, 448)), (1, (384, 384)), (0.5, (512, 288))]
+)
+def test_the_size_is_the_one_nearest_to_the_aspect(aspect: float, size: tuple[int, int]) -> None:
+    assert nearest_size(aspect) == size
+
+
+@pytest.mark.parametrize(
+    ("bundle", "said"), [("clip:ViT-B-16", "MODEL/TAG"), ("clip:/x", "MODEL/TAG"), ("clip:a/b@7", "HEIGHTxWIDTH")]
+)
+def test_names_that_are_none_are_refused(bundle: str, said: str) -> None:
+    with pytest.raises(BundleError, match=said):
+        find_clip_bundle(bundle)
+
+
+def test_a_missing_extra_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(clip_bundles, "user_cache_path", lambda *_, **__: tmp_path)
+    monkeypatch.setattr(clip_bundles, "find_spec", lambda name: None)
+    with pytest.raises(BundleError, match=r"needs torch once.*pip install 'ov2vss\[export\]'"):
+        find_clip_bundle("clip:ViT-B-16/openai")
+
+
+def run(args: list[object], home: Path, **more: str) -> subprocess.CompletedProcess:
+    env = os.environ | {"XDG_CACHE_HOME": str(home), "HF_HUB_OFFLINE": "1", "HF_HOME": str(home / "hub")} | more
+    program = [sys.executable, "-X", "importtime", str(SCRIPTS / "ov2vss-run")]
+    return subprocess.run(
+        [*program, *map(str, args)], env=env, capture_output=True, text=True, timeout=900, check=False
+    )
+
+
+def test_one_line_makes_the_bundle_and_the_second_time_needs_no_torch(
+    small_clip: str, weights: Path, tmp_path: Path
+) -> None:
+    # The architecture is registered in the exporter alone, as a plugin of open_clip would.
+    config = tmp_path / f"{small_clip}.json"
+    vision = {"image_size": 32, "layers": 3, "width": 32, "head_width": 16, "patch_size": 8}
+    text = {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2}
+    config.write_text(json.dumps({"embed_dim": 64, "vision_cfg": vision, "text_cfg": text}))
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\n"
+        "if any('ov2vss-export' in a for a in sys.orig_argv):\n"
+        "    import open_clip\n"
+        f"    open_clip.add_model_config({str(config)!r})\n"
+        "    open_clip.pretrained._PRETRAINED.setdefault("
+        f"{small_clip!r}, {{}})['mine'] = open_clip.pretrained._pcfg()\n"
+    )
+    video = write_video(tmp_path / "camel.mp4", moving_frames(3, SIZE))
+    command = [
+        video,
+        "--bundle",
+        f"clip:{small_clip}/mine@64x96",
+        "--clip-weights",
+        weights,
+        "--vocab",
+        "camel; sand; sky",
+    ]
+    command += ["--out", tmp_path / "out.mp4", "--json"]
+    seen = []
+    for _ in range(2):
+        done = run(command, tmp_path / "cache", PYTHONPATH=str(tmp_path))
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert json.loads(done.stdout.splitlines()[-1])["frames"] == 3
+        assert "| torch\n" not in done.stderr
+        assert "open_clip\n" not in done.stderr
+        seen.append("making the bundle once" in done.stderr)
+    assert seen == [True, False]
+
+
+def test_without_network_and_file_it_says_what_to_do(tmp_path: Path) -> None:
+    video = write_video(tmp_path / "camel.mp4", moving_frames(3, SIZE))
+    done = run([video, "--bundle", "clip:ViT-B-16/openai", "--out", tmp_path / "out.mp4"], tmp_path / "cache")
+    said = [line for line in done.stderr.splitlines() if not line.startswith("import time:")]
+    assert done.returncode == 1
+    assert "--clip-weights FILE" in said[-1]
+    assert "--download" in said[-1]
+    assert not (tmp_path / "out.mp4").exists()
