@@ -90,13 +90,16 @@ def export_clip(request: ClipRequest) -> dict[str, list[verify.Gate]]:
     config = open_clip.get_model_config(request.model)
     with torch.device("meta"):  # before anything is fetched or read
         check_tower(open_clip.model._build_vision_tower(config["embed_dim"], config["vision_cfg"]))
+    license_text = request.license_file.read_text(encoding="utf-8") if request.license_file else None
     weights = find_clip_weights(request.model, request.tag, request.source)
     network = load_clip(request.model, request.tag, request.source)
     encoder = ClipText(network).eval()
     tower = build_dense(network.visual, request.dense, 1, settings.mean, settings.std)
     tower.tokens = (request.size[0] // tower.patch[0]) * (request.size[1] // tower.patch[1])
     model = TrainingFree(tower, request.size, request.temperature, request.affinity).eval()
-    return in_one_piece(request, lambda part: ClipExport(request, part, model, encoder, weights_file=weights).run())
+    return in_one_piece(
+        request, lambda part: ClipExport(request, part, model, encoder, license_text, weights_file=weights).run()
+    )
 
 
 @dataclass
@@ -160,6 +163,7 @@ class ClipExport(BundleExport):
                     "weights": "random" if self.weights_file is None else self.weights_file.name,
                     "published": origin,
                 },
+                "license": self._license_info(),
                 "trained_classes": [],
                 "unseen": [],
             },

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,6 +38,18 @@ def _keyframes(_context: click.Context, _option: click.Parameter, value: str) ->
         return parse_keyframes(value)
     except OV2VSSError as error:
         raise click.BadParameter(str(error)) from None
+
+
+def _share_or_auto(_context: click.Context, _option: click.Parameter, value: str) -> float | None:
+    if value == "auto":
+        return None
+    try:
+        share = float(value)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise click.BadParameter(f"{value} is no probability; write a number from 0 to 1, or auto")
+    return share
 
 
 def _list_backends(context: click.Context, _option: click.Parameter, wanted: bool) -> None:
@@ -101,10 +114,29 @@ FILE = click.Path(path_type=Path)
 @click.option("--side-by-side", is_flag=True, help="The video on the left, labelled on the right.")
 @click.option(
     "--unknown-below",
+    default="0",
+    callback=_share_or_auto,
+    metavar="P|auto",
+    help="Pixels less sure than this probability are unknown; auto: as the bundle says [0: none].",
+)
+@click.option(
+    "--background",
+    default=None,
+    metavar="FILE|stuff",
+    help="Words that take part but name nothing: pixels that they win are unknown. stuff: a list that is installed.",
+)
+@click.option(
+    "--synonyms",
+    default=None,
+    type=click.Choice(["average", "max"]),
+    help="Average the synonyms of a class, or let the best of them count [default: as the bundle says].",
+)
+@click.option(
+    "--drop-absent",
     default=0.0,
-    type=click.FloatRange(0, 1),
+    type=click.FloatRange(0, 1, max_open=True),
     metavar="P",
-    help="Pixels less sure than this probability are unknown.",
+    help="Leave out words that reach this probability nowhere in a frame; looked at again at cuts and now and then.",
 )
 @click.option("--confidence", is_flag=True, help="Add each class's mean confidence to --jsonl.")
 @click.option(
@@ -208,7 +240,10 @@ def main(
     outlines: bool,
     legend: bool,
     side_by_side: bool,
-    unknown_below: float,
+    unknown_below: float | None,
+    background: str | None,
+    synonyms: Any,
+    drop_absent: float,
     confidence: bool,
     top_classes: int,
     every: int,
@@ -244,6 +279,7 @@ def main(
       ov2vss-run rtsp://camera/stream --no-video --jsonl live.jsonl --reset-on-cut
       ffmpeg -i in.mkv -f rawvideo -pix_fmt rgb24 - | ov2vss-run - --raw 720x1280 --out out.mp4
     """
+    from ov2vss_runtime.bundle.text import background_words
     from ov2vss_runtime.outputs.overlay import OverlayStyle
     from ov2vss_runtime.outputs.places import check_places, unlinked
     from ov2vss_runtime.outputs.targets import Targets
@@ -283,7 +319,16 @@ def main(
     )
     style = OverlayStyle(alpha, outlines, legend, side_by_side)
     stream_options = StreamOptions(
-        confidence, npz is not None, unknown_below, reset_on_cut, top_classes, smooth=smooth, keyframes=keyframes
+        confidence,
+        npz is not None,
+        unknown_below or 0.0,
+        reset_on_cut,
+        top_classes,
+        smooth=smooth,
+        keyframes=keyframes,
+        synonyms=synonyms,
+        background=background_words(background) if background else (),
+        drop_absent=drop_absent,
     )
     source_options = SourceOptions(rate, parse_size(raw) if raw else None, raw_format, reconnect)
 
@@ -304,6 +349,8 @@ def main(
     elif clip_weights or download or dense:
         raise click.UsageError("--clip-weights, --download and --dense are about --bundle clip:MODEL/TAG")
     segmenter = Segmenter.load(bundle, backend, precision, threads, device, clip)
+    if unknown_below is None:
+        stream_options = replace(stream_options, unknown_below=segmenter.bundle.manifest.unknown_below)
     words = segmenter.words(vocab)
     opened: list[tuple[str, Source, Targets]] = []
     failures: list[Failure] = []

@@ -95,6 +95,6 @@ MODE = Mode(
     asked_by="--clip",
     asked=lambda options: options.clip is not None,
     takes=frozenset(Options.__dataclass_fields__)
-    - {"ckpt", "verify_only", "backend", "device", "add_vocab", "bundle", "decoder_parts"},
+    - {"ckpt", "verify_only", "backend", "device", "add_vocab", "bundle", "decoder_parts", "replace_license"},
     run=run,
 )

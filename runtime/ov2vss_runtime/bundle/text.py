@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from ov2vss_runtime.bundle.vocabulary import Vocabulary
 
+STUFF = Path(__file__).parent.parent / "words" / "stuff.txt"
+"""The usual words for a background."""
 Encode = Callable[[list[str]], npt.NDArray[np.float32]]
 """Texts -> unit embeddings ``[len(texts), D]``."""
 
@@ -41,3 +44,31 @@ def class_embeddings(encode: Encode, vocabulary: Vocabulary, templates: tuple[st
         rows.append(mean / max(np.linalg.norm(mean), 1e-12))
         cursor += count
     return np.asarray(rows, np.float32)
+
+
+def word_rows(
+    vocabulary: Vocabulary, synonyms: str = "average", background: tuple[str, ...] = ()
+) -> tuple[Vocabulary, npt.NDArray[np.intp]]:
+    """What has an embedding of its own, and the class of each of those rows.
+
+    Args:
+        vocabulary: N classes.
+        synonyms: ``average``, one row a class; ``max``, a row for each synonym: the class of the best row wins.
+        background: words with a row each that belong to no class, marked -1; those that are classes are left out.
+    """
+    entries: list[tuple[str, ...]] = []
+    classes: list[int] = []
+    for number, entry in enumerate(vocabulary.entries):
+        for row in [(word,) for word in entry] if synonyms == "max" else [entry]:
+            entries.append(row)
+            classes.append(number)
+    known = {word.casefold() for entry in vocabulary.entries for word in entry}
+    others = [word for word in dict.fromkeys(background) if word.casefold() not in known]
+    entries += [(word,) for word in others]
+    return Vocabulary(tuple(entries)), np.array(classes + [-1] * len(others), np.intp)
+
+
+def background_words(file: str) -> tuple[str, ...]:
+    """All words of a list, synonyms too; ``stuff`` for the list that is installed with the package."""
+    path = STUFF if file == "stuff" and not Path(file).exists() else Path(file)
+    return tuple(word for entry in Vocabulary.from_file(path).entries for word in entry)

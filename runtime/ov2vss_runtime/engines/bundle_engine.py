@@ -57,6 +57,7 @@ class BundleEngine:
             warmup=manifest.state.warmup if manifest.state is not None else 0,
             cut=CutFeature(cut.output, cut.level, cut.threshold) if cut and cut.output in wiring.features else None,
             dense=dense if dense in wiring.features else None,
+            temperature=manifest.temperature or 40.0,
             identity=f"{type(self).__name__} {self.precision} "
             + " ".join(info.sha256[:16] for _, info in sorted(manifest.variants[variant].graphs.items())),
         )

@@ -57,6 +57,7 @@ class Capabilities:
         warmup: runs of the step on a stream's first frame, each fed its own output, before the frame itself.
         cut: the feature that shot changes are seen in; None if there is none.
         dense: name of the unit features ``[D, h, w]`` that words are compared with; None if there are none.
+        temperature: of cosines, where words are compared with ``dense`` alone.
         identity: names model and arithmetic: a saved stream goes on only on an engine with the same. Empty: unknown.
     """
 
@@ -66,6 +67,7 @@ class Capabilities:
     cut: CutFeature | None = CutFeature()
     dense: str | None = "dense"
     identity: str = ""
+    temperature: float = 40.0
 
 
 class Engine(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from ov2vss_runtime.errors import OV2VSSError
 from ov2vss_runtime.stream.keyframes import KeyFrames, check_keyframes
@@ -24,6 +25,11 @@ class StreamOptions:
             :class:`~ov2vss_runtime.stream.stream.Stream` does not, a Segmenter that runs a source does.
         keyframes: run the network on every K-th frame and move its logits along the flow between; ``auto`` where
             the motion asks for it.
+        synonyms: ``average`` them into one embedding a class, or ``max``: each has a row of its own and a pixel gets
+            the class of the best row. None leaves it to the bundle.
+        background: words that take part but name nothing: pixels that one of them wins are unknown.
+        drop_absent: leave out words whose share of the softmax stays below this everywhere in a frame; all words are
+            looked at again at cuts and every few frames. 0 for none.
     """
 
     confidence: bool = False
@@ -34,12 +40,17 @@ class StreamOptions:
     seed: int = 0
     smooth: bool | None = None
     keyframes: KeyFrames = 1
+    synonyms: Literal["average", "max"] | None = None
+    background: tuple[str, ...] = ()
+    drop_absent: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.unknown_below <= 1:
             raise OV2VSSError(f"unknown_below={self.unknown_below}", "give a probability, 0 to 1")
         if self.top_classes < 0:
             raise OV2VSSError(f"top_classes={self.top_classes}", "give a number of classes, or 0 for all")
+        if not 0 <= self.drop_absent < 1:
+            raise OV2VSSError(f"drop_absent={self.drop_absent}", "give a share, 0 to below 1")
         check_keyframes(self.keyframes)
 
     @property

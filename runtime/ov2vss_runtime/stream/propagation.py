@@ -54,6 +54,8 @@ class Smoothing:
         Raises:
             BundleError: for another method, or constants that make no sense.
         """
+        if temporal.get("method") == "affinity":  # in the graphs: nothing of it is the runtime's
+            return cls()
         if temporal.get("method", METHOD) != METHOD:
             raise BundleError(
                 f"the bundle propagates by {temporal['method']!r}", f"this program knows {METHOD!r}: update it"

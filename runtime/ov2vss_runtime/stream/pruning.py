@@ -20,10 +20,15 @@ class ClassPruner:
     every :data:`REFRESH` frames after it; what came near in earlier looks fades by :data:`FORGET` each time. The
     cosines are those of the unrefined text, one matrix product a look; the decoder's logits of the classes that stay
     are exactly those of the whole vocabulary.
+
+    Args:
+        keep: so many at most; 0 for all.
+        absent: leave classes out whose share of the softmax over ``temperature`` times the cosines stays below this
+            everywhere (at least one stays): words that are not in the picture take pixels from those that are.
     """
 
-    def __init__(self, keep: int) -> None:
-        self.keep = keep
+    def __init__(self, keep: int = 0, absent: float = 0.0, temperature: float = 40.0) -> None:
+        self.keep, self.absent, self.temperature = keep, absent, temperature
         self.restart()
 
     def restart(self) -> None:
@@ -48,9 +53,20 @@ class ClassPruner:
         if self._nearest is not None:
             nearest = np.maximum(nearest, self._nearest - FORGET)
         self._nearest = nearest
-        keep = min(self.keep, len(nearest))
-        self._active = np.sort(np.argpartition(-nearest, keep - 1)[:keep])
+        keep = min(self.keep or len(nearest), len(nearest))
+        active = np.sort(np.argpartition(-nearest, keep - 1)[:keep])
+        if self.absent > 0:
+            best = self._best_shares(cosines)
+            present = active[best[active] >= self.absent]
+            active = present if len(present) else active[[np.argmax(best[active])]]
+        self._active = active
         self._age = 0
+
+    def _best_shares(self, cosines: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Largest share of the softmax over all classes that each has anywhere; cosines ``[N, positions]``."""
+        scaled = np.exp(self.temperature * (cosines - cosines.max(0)))
+        shares: npt.NDArray[np.float32] = (scaled / scaled.sum(0)).max(1)
+        return shares
 
     def active(self) -> npt.NDArray[np.intp]:
         """Indices of the classes to decode in this frame, ascending."""

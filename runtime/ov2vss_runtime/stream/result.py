@@ -25,7 +25,8 @@ class Result:
         confidence: the label's share of the softmax, ``[h, w]`` float32 0..1; None unless asked for.
         logits: ``[K, H/8, W/8]`` float32 at the model's size, of the words ``classes``; None where the label map was
             made on a GPU and they were not asked for.
-        classes: indices into ``names`` of the rows of ``logits``: all, or those that were kept as candidates.
+        classes: indices into ``names`` of the rows of ``logits``: all, or those that were kept as candidates; several
+            rows of one class where synonyms have rows of their own, -1 for background words.
         held: the network did not see this frame, the labels are those of an earlier one as they were.
         propagated: the network did not see this frame, the labels are those of an earlier one moved along the flow.
         age: frames from the one that the network saw last to this one; 0 where it saw this one.

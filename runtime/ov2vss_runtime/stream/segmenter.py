@@ -29,7 +29,7 @@ from ov2vss_runtime.stream.pipeline import AHEAD, Prefetch, limited, paced
 from ov2vss_runtime.stream.preprocess import aspect_differs, suggest_size
 from ov2vss_runtime.stream.propagation import Smoothing
 from ov2vss_runtime.stream.result import Result
-from ov2vss_runtime.stream.stream import Stream, of_whole_list
+from ov2vss_runtime.stream.stream import Stream
 from ov2vss_runtime.video.open_source import open_source
 from ov2vss_runtime.video.source import Source, close_source
 
@@ -165,8 +165,13 @@ class Segmenter:
         if every < 1:
             raise OV2VSSError(f"every={every}", "give 1 for every frame, 2 for every second one, and so on")
         options = options or StreamOptions()
+        carries = self.bundle.manifest.temporal.get("method") == "affinity"
+        if options.smooth and carries:
+            raise OV2VSSError(
+                f"the graphs of {self.bundle.manifest.name} blend frames already", "leave smoothing out", usage=True
+            )
         if options.smooth is None:
-            options = replace(options, smooth=source is not None and not self.engine.can.device_labels)
+            options = replace(options, smooth=source is not None and not self.engine.can.device_labels and not carries)
         if options.keyframes != 1 and (every != 1 or realtime == "async"):
             other = f"every={every}" if every != 1 else "realtime='async'"
             raise OV2VSSError(f"keyframes={options.keyframes} and {other} exclude each other", "leave one out")
@@ -273,11 +278,17 @@ class SegmenterStream(Stream):
         source = f" of {self.source.name!r}" if self.source is not None else ""
         return f"<SegmenterStream{source} at frame {self.index}: {len(self.names)} words, gap {self.gap}>"
 
+    @property
+    def synonyms(self) -> str:
+        return self.options.synonyms or self.segmenter.bundle.manifest.vocabulary.synonyms
+
     def set_vocabulary(self, vocabulary: Words, embeddings: npt.NDArray[np.float32] | None = None) -> None:
         words = self.segmenter.words(vocabulary)
         if self._newest is not None:
             self._newest.wait()
-        super().set_vocabulary(words, self.segmenter.embeddings(words) if embeddings is None else embeddings)
+        if embeddings is None and not self.spread(words):
+            embeddings = self.segmenter.embeddings(words)
+        super().set_vocabulary(words, embeddings)
 
     def __iter__(self) -> Iterator[Result]:
         if self.source is None:
@@ -373,8 +384,7 @@ class SegmenterStream(Stream):
         found, labels, index = shown
         if confidence is not None and self.options.unknown_below > 0:
             labels[confidence < self.options.unknown_below] = np.iinfo(labels.dtype).max
-        if len(found.classes) < len(self.names):
-            labels = of_whole_list(labels, found.classes, len(self.names))
+        labels = self._named(labels, found.classes)
         age = self.index - 1 - index
         return Result(
             self.index - 1,

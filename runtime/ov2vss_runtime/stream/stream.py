@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ov2vss_runtime.bundle.text import class_embeddings
+from ov2vss_runtime.bundle.text import class_embeddings, word_rows
 from ov2vss_runtime.bundle.vocabulary import Vocabulary, Words
 from ov2vss_runtime.engines.engine import Engine, FrameFeatures
 from ov2vss_runtime.errors import OV2VSSError
@@ -79,9 +79,12 @@ class Stream:
         self.stages = Stopwatch()
         if self.options.reset_on_cut and engine.can.cut is None:
             raise OV2VSSError("this model has no feature that shows shot changes", "leave reset on cut out")
-        if self.options.top_classes and engine.can.dense is None:
+        chosen = self.options.top_classes or self.options.drop_absent
+        if chosen and engine.can.dense is None:
             raise OV2VSSError("this model has no feature that shows candidates", "leave top classes out")
-        self._pruner = ClassPruner(self.options.top_classes) if self.options.top_classes else None
+        self._pruner: ClassPruner | None = None
+        if chosen:
+            self._pruner = ClassPruner(self.options.top_classes, self.options.drop_absent, engine.can.temperature)
         self._propagator: Propagator | None = None
         if self.options.propagates:
             self._propagator = Propagator(smoothing, bool(self.options.smooth), threads)
@@ -95,10 +98,11 @@ class Stream:
     def set_vocabulary(self, vocabulary: Words, embeddings: npt.NDArray[np.float32] | None = None) -> None:
         """Change the words from the next frame on; the state stays."""
         words = Vocabulary.parse(vocabulary)
+        rows, self._class_of = word_rows(words, self.synonyms, self.options.background)
         if embeddings is None:
-            embeddings = class_embeddings(self.engine.encode_text, words, self.templates)
-        if len(embeddings) != len(words):
-            raise OV2VSSError(f"{len(embeddings)} embeddings for {len(words)} words", "pass one row per class, or none")
+            embeddings = class_embeddings(self.engine.encode_text, rows, self.templates)
+        if len(embeddings) != len(rows):
+            raise OV2VSSError(f"{len(embeddings)} embeddings for {len(rows)} rows", "pass one for each, or none")
         self.vocabulary = words
         self.embeddings = np.ascontiguousarray(embeddings, np.float32)
         self.names = words.names
@@ -107,6 +111,16 @@ class Stream:
             self._propagator.drop()
         if self._pruner is not None:
             self._pruner.restart()
+
+    @property
+    def synonyms(self) -> str:
+        """Whether synonyms are averaged, or the best of them counts."""
+        return self.options.synonyms or "average"
+
+    def spread(self, words: Vocabulary) -> bool:
+        """Whether these words have other rows than one a class."""
+        spread = self.synonyms == "max" and any(len(entry) > 1 for entry in words.entries)
+        return spread or bool(self.options.background)
 
     def set_last(self, frame: npt.NDArray[np.uint8], time: float | None = None) -> None:
         """Give the last frame of the video (RGB ``[h, w, 3]``) and its timestamp.
@@ -169,8 +183,7 @@ class Stream:
         with self.stages("labels"):
             if logits is not None:
                 logits, labels, confidence = self._labels(logits, classes, frame.shape[:2])
-            if len(classes) < len(self.names):
-                labels = of_whole_list(labels, classes, len(self.names))
+            labels = self._named(labels, classes)
         self._latest = Result(
             self.index - 1, time, frame, labels, self.names, confidence, logits, classes, held=False, cut=cut
         )
@@ -194,8 +207,7 @@ class Stream:
         assert latest.classes is not None
         with self.stages("labels"):
             logits, labels, confidence = self._labels(None, latest.classes, frame.shape[:2])
-            if len(latest.classes) < len(self.names):
-                labels = of_whole_list(labels, latest.classes, len(self.names))
+            labels = self._named(labels, latest.classes)
         self.index += 1
         return Result(
             self.index - 1,
@@ -261,10 +273,11 @@ class Stream:
         return min(self._ring, key=lambda seen: abs(number - self.gap - seen[0]))[1]
 
     def _candidates(self, features: FrameFeatures) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float32]]:
-        """Indices and embeddings of the classes to decode."""
-        dense = self.engine.can.dense
-        if self._pruner is None or dense is None or self.options.top_classes >= len(self.names):
-            return np.arange(len(self.names)), self.embeddings
+        """Classes of the rows to decode (-1 for background), and their embeddings."""
+        dense, keep = self.engine.can.dense, self.options.top_classes
+        few = keep >= len(self.embeddings) and not self.options.drop_absent
+        if self._pruner is None or dense is None or few:
+            return self._class_of, self.embeddings
         if self._pruner.due():
             self._pruner.look(self.engine.feature(features, dense), self.embeddings)
             self._choose(self._pruner.active())
@@ -272,9 +285,15 @@ class Stream:
             self._pruner.active()
         return self._chosen, self._chosen_embeddings
 
-    def _choose(self, classes: npt.NDArray[np.intp]) -> None:
+    def _choose(self, rows: npt.NDArray[np.intp]) -> None:
         """One array of embeddings a choice: engines upload them once."""
-        self._chosen, self._chosen_embeddings = classes, self.embeddings[classes]
+        self._chosen, self._chosen_embeddings = self._class_of[rows], self.embeddings[rows]
+
+    def _named(self, labels: Labels, classes: npt.NDArray[np.intp]) -> Labels:
+        """Indices of decoded rows as indices into the names; background is unknown."""
+        if np.array_equal(classes, np.arange(len(self.names))):
+            return labels
+        return of_whole_list(labels, classes, len(self.names))
 
     def _labels(
         self, logits: npt.NDArray[np.float32] | None, classes: npt.NDArray[np.intp], size: tuple[int, int]
@@ -406,5 +425,6 @@ def of_whole_list(labels: Labels, classes: npt.NDArray[np.intp], count: int) -> 
     """Labels among the candidates ``classes`` as labels of the whole list of ``count`` words; unknown stays unknown."""
     known = labels < len(classes)
     unknown = np.iinfo(label_type(count)).max
-    found: Labels = np.where(known, classes[np.where(known, labels, 0)], unknown).astype(label_type(count))
+    of_class = classes[np.where(known, labels, 0)]
+    found: Labels = np.where(known & (of_class >= 0), of_class, unknown).astype(label_type(count))
     return found

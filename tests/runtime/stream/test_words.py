@@ -1,0 +1,104 @@
+"""Synonyms with rows of their own, background words, and words that are not in the picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ov2vss_runtime import Segmenter, StreamOptions
+from ov2vss_runtime.bundle.text import STUFF, background_words, word_rows
+from ov2vss_runtime.bundle.vocabulary import Vocabulary
+from ov2vss_runtime.stream.label_map import label_map_numpy
+from ov2vss_runtime.stream.pruning import REFRESH, ClassPruner
+from tests.hand_made import SIZE, HandMade
+
+LIST = "road; sky, sea; car"
+
+
+@pytest.fixture(scope="module")
+def segmenter(tmp_path_factory: pytest.TempPathFactory) -> Segmenter:
+    return Segmenter.load(HandMade().write(tmp_path_factory.mktemp("bundle") / "hand-made"))
+
+
+def frame(seed: int = 0) -> np.ndarray:
+    return np.random.RandomState(seed).randint(0, 256, (*SIZE, 3)).astype(np.uint8)
+
+
+def shares(logits: np.ndarray) -> np.ndarray:
+    scaled = np.exp(logits - logits.max(0))
+    return scaled / scaled.sum(0)
+
+
+def test_rows_of_words() -> None:
+    words = Vocabulary.parse(LIST)
+    rows, classes = word_rows(words, "max", ("tree", "Sky", "tree", "dog"))
+    assert [entry[0] for entry in rows.entries] == ["road", "sky", "sea", "car", "tree", "dog"]
+    assert classes.tolist() == [0, 1, 1, 2, -1, -1]
+    rows, classes = word_rows(words)
+    assert rows == words
+    assert classes.tolist() == [0, 1, 2]
+
+
+def test_max_is_the_class_of_the_best_synonym(segmenter: Segmenter) -> None:
+    image = frame()
+    options = StreamOptions(synonyms="max", confidence=True)
+    result = segmenter.stream(None, LIST, options=options).step(image)
+    rows = HandMade().logits([image], ["road", "sky", "sea", "car"])[0]
+    confidence = np.empty(SIZE, np.float32)
+    best = label_map_numpy(rows.astype(np.float32), SIZE, confidence)
+    # The published protocol: softmax over all rows, the largest share of a class's rows, then the best class.
+    assert np.mean(result.labels == np.array([0, 1, 1, 2])[best]) > 0.9999
+    assert np.allclose(result.confidence, confidence, atol=1e-4)
+    assert result.names == ["road", "sky", "car"]
+    assert len(np.unique(result.labels)) > 1
+    averaged = segmenter.stream(None, LIST).step(image)
+    assert not np.array_equal(averaged.labels, result.labels)
+
+
+def test_pixels_that_background_words_win_are_unknown(segmenter: Segmenter) -> None:
+    image = frame(1)
+    result = segmenter.stream(None, "road; car", options=StreamOptions(background=("sky", "tree"))).step(image)
+    best = label_map_numpy(HandMade().logits([image], ["road", "car", "sky", "tree"])[0].astype(np.float32), SIZE)
+    expected = np.array([0, 1, 255, 255])[best]
+    assert np.mean(result.labels == expected) > 0.9999
+    assert (result.labels == 255).any()
+
+
+def test_absent_words_are_left_out_and_tried_again() -> None:
+    dense = np.zeros((3, 1, 2), np.float32)
+    dense[0, 0, 0] = dense[1, 0, 1] = 1
+    pruner = ClassPruner(absent=0.3, temperature=40)
+    words = np.eye(3, dtype=np.float32)
+    pruner.look(dense, words)
+    assert pruner.active().tolist() == [0, 1]
+    for _ in range(REFRESH - 1):
+        assert not pruner.due()
+        pruner.active()
+    assert pruner.due()  # now and then
+    pruner.look(np.roll(dense, 1, axis=0), words)
+    assert pruner.active().tolist() == [1, 2]
+    pruner.restart()
+    assert pruner.due()  # a cut
+
+
+def test_one_word_always_stays_and_labels_are_those_of_the_words_that_do(segmenter: Segmenter) -> None:
+    image = frame(2)
+    stream = segmenter.stream(None, "road; sky; car; tree", options=StreamOptions(drop_absent=0.9))
+    result = stream.step(image)
+    cosines = HandMade.embeddings(["road", "sky", "car", "tree"]) @ HandMade.features(image).reshape(8, -1)
+    present = np.flatnonzero(shares(stream.engine.can.temperature * cosines).max(1) >= 0.9)
+    assert result.classes.tolist() == present.tolist()
+    few = ClassPruner(absent=0.99, temperature=1e-3)
+    few.look(np.ones((3, 1, 1), np.float32), np.ones((4, 3), np.float32))
+    assert len(few.active()) == 1
+
+
+def test_the_list_that_is_installed(tmp_path: Path) -> None:
+    words = background_words("stuff")
+    assert {"sky", "wall", "road"} <= set(words)
+    assert len(words) == len(Vocabulary.from_file(STUFF)) == 26
+    own = tmp_path / "own.txt"
+    own.write_text("fog, mist\nsmoke\n")
+    assert background_words(str(own)) == ("fog", "mist", "smoke")
