@@ -502,7 +502,7 @@ class BundleExport:
         write_text(self.folder / "README.md", model_card(manifest, gates, about))
         return gates
 
-    def _miou(self, engine: OrtEngine | TorchEngine) -> float:
+    def _miou(self, engine: Engine) -> float:
         """mIoU of an engine on ``data``, streamed, with the data set's own class names."""
         return torch_gates.labelled_miou(engine, str(self.request.data), self.request.split, self.templates, self.gap)
 

@@ -67,7 +67,7 @@ def _request(options: Options) -> ClipRequest:
         log.warning("size %dx%d -> %dx%d (multiples of the model's patch)", *wanted, *size)
     recipe = options.dense or RECIPES[0]
     return ClipRequest(
-        checkpoint=None,
+        checkpoint=None,  # type: ignore[arg-type]  # there is none
         vocabulary=Vocabulary.parse(options.vocab if options.vocab is not None else WORDS),
         out=options.out or Path(f"{model}-{tag or 'weights'}-bundle"),
         size=size,
@@ -95,6 +95,6 @@ MODE = Mode(
     asked_by="--clip",
     asked=lambda options: options.clip is not None,
     takes=frozenset(Options.__dataclass_fields__)
-    - {"ckpt", "verify_only", "backend", "device", "add_vocab", "bundle", "decoder_parts", "replace_license"},
+    - {"ckpt", "verify_only", "backend", "device", "add_vocab", "bundle", "decoder_parts", "replace_license", "store"},
     run=run,
 )

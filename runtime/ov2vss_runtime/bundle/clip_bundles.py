@@ -127,7 +127,7 @@ def _export(name: str, size: tuple[int, int], options: ClipOptions, folder: Path
 def _locked(path: Path) -> Iterator[None]:
     """One process at a time; the lock ends with the process."""
     with path.open("a+b") as file:
-        if os.name == "nt":
+        if sys.platform == "win32":
             import msvcrt
 
             msvcrt.locking(file.fileno(), msvcrt.LK_LOCK, 1)

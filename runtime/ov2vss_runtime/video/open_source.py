@@ -52,8 +52,12 @@ def open_source(source: str | Path, options: SourceOptions | None = None) -> Sou
 
 
 def file_aspect(source: str, default: float = 16 / 9) -> float:
-    """Width over height of a video file or images as they are shown; ``default`` for what can be opened only once."""
+    """Width over height of a video file or images as they are shown; ``default`` for what can be opened only once,
+    or not at all: whoever runs it says why."""
     if source == "-" or URL.match(source) or (source.isdigit() and not Path(source).exists()):
         return default
-    opened = open_source(source)
+    try:
+        opened = open_source(source)
+    except (VideoError, OSError):
+        return default
     return opened.width * float(opened.pixel_aspect) / opened.height
