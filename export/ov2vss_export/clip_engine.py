@@ -39,6 +39,14 @@ class ClipFrames:
             self.seen.append(guidance)
         return self.model.decode(guidance, self.words).numpy()
 
+    @torch.no_grad()
+    def advance(self, frame: npt.NDArray[np.uint8]) -> None:
+        """Let the memory see a frame whose logits nobody needs."""
+        if self.model.affinity is not None:
+            guidance = self.model.encode(torch.from_numpy(frame)[None])[0]
+            before = self.seen[-1] if self.seen else torch.zeros_like(guidance)
+            self.seen.append(self.model.affinity(guidance, before))
+
 
 class ClipEngine:
     """The same behind the interface of engines (:class:`ov2vss_runtime.engines.engine.Engine`)."""

@@ -75,7 +75,7 @@ def test_the_bundle_verifies_and_says_what_it_is(exported: Path) -> None:
     assert manifest.temperature == 40
     assert all(gate.passed for gate in verify_bundle(segmenter.engine))
     card = (exported / "README.md").read_text()
-    assert "this program does not know it" in card
+    assert "No licence was given for the weights: read their publisher" in card
     assert manifest.source["clip"]["sha256"] in card
 
 
