@@ -60,6 +60,9 @@ class TorchEngine:
     def labels(self, features: FrameFeatures, guidance: Any, embeddings: Any, size: tuple[int, int]) -> Any:
         raise NotImplementedError("can.device_labels is false")
 
+    def blame(self, features: FrameFeatures, guidance: Any) -> str:
+        return "decoder" if bool(torch.isfinite(guidance).all()) else "stcf_step"
+
     def to_host(self, value: Tensor | None) -> Arrays:
         return {} if value is None else {"tensor": value.float().cpu().numpy()}
 

@@ -138,7 +138,13 @@ def _precisions(_context: click.Context, _option: click.Parameter, value: str | 
     "--engine",
     default=None,
     type=click.Choice(["tensorrt", "tensorrt-rtx"]),
-    help="Also build plans into BUNDLE/plans; with --bundle for a finished one.",
+    help="Also build plans; with --bundle for a finished bundle.",
+)
+@click.option(
+    "--plans",
+    default=None,
+    type=click.Path(path_type=Path, file_okay=False),
+    help="With --engine: folder for the plans, for ov2vss-run --plans [default: your cache folder].",
 )
 @click.option(
     "--compute",

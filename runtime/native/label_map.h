@@ -7,8 +7,9 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
-#include <thread>
 #include <vector>
+
+#include "workers.h"
 
 // The inner loops are compiled for several instruction sets, and the loader (glibc's) picks the best that there is.
 #if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && __GNUC__ >= 12 && !defined(__clang__)
@@ -188,10 +189,7 @@ void label_map(const float* logits, int classes, int h, int w, Label* labels, fl
         const int end = static_cast<int>(static_cast<std::int64_t>(height) * (worker + 1) / workers);
         label_rows(logits, classes, h, w, rows, columns, labels, confidence, begin, end, [](int, int) {});
     };
-    std::vector<std::thread> pool;
-    for (int worker = 1; worker < workers; ++worker) pool.emplace_back(run, worker);
-    run(0);
-    for (auto& thread : pool) thread.join();
+    share_out(workers, run);
 }
 
 }  // namespace ov2vss

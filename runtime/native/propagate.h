@@ -2,6 +2,7 @@
 #pragma once
 
 #include "label_map.h"
+#include "workers.h"
 
 namespace ov2vss {
 
@@ -150,10 +151,7 @@ void propagate(Mover& mover, Label* labels, float* confidence, int height, int w
         label_rows(mover.out, mover.classes, h, w, rows, columns, labels, confidence, start(worker), start(worker + 1),
                    before);
     };
-    std::vector<std::thread> pool;
-    for (int worker = 1; worker < workers; ++worker) pool.emplace_back(run, worker);
-    run(0);
-    for (auto& thread : pool) thread.join();
+    share_out(workers, run);
 }
 
 }  // namespace ov2vss

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ov2vss_runtime.bundle.bundle import DEFAULT_BUNDLE
+from ov2vss_runtime.bundle.bundle import DEFAULT_BUNDLE, Bundle
 from ov2vss_runtime.bundle.clip_bundles import RECIPES, ClipOptions, is_clip
 from ov2vss_runtime.console import CONTEXT, one_line, print_json, program
 from ov2vss_runtime.errors import OV2VSSError, VideoError
@@ -215,6 +215,12 @@ FILE = click.Path(path_type=Path)
     "--threads", default=None, type=click.IntRange(1, 1024), help="Processor threads [default: physical cores]."
 )
 @click.option(
+    "--plans",
+    default=None,
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder of TensorRT plans that you trust: they are code [default: your cache folder].",
+)
+@click.option(
     "--device", default=0, show_default=True, type=click.IntRange(0), help="Number of the GPU, as CUDA counts them."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the results as one JSON object on the last line.")
@@ -262,6 +268,7 @@ def main(
     backend: str,
     precision: str,
     threads: int | None,
+    plans: Path | None,
     device: int,
     as_json: bool,
 ) -> None:
@@ -348,7 +355,7 @@ def main(
         clip = ClipOptions(clip_weights or "", download, dense or RECIPES[0], aspect)
     elif clip_weights or download or dense:
         raise click.UsageError("--clip-weights, --download and --dense are about --bundle clip:MODEL/TAG")
-    segmenter = Segmenter.load(bundle, backend, precision, threads, device, clip)
+    segmenter = Segmenter.load(replace(Bundle.open(bundle, clip), plans=plans), backend, precision, threads, device)
     if unknown_below is None:
         stream_options = replace(stream_options, unknown_below=segmenter.bundle.manifest.unknown_below)
     words = segmenter.words(vocab)

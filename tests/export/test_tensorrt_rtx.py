@@ -35,22 +35,29 @@ def test_street_lite_graphs_build(graph: str, precision: str) -> None:
     assert len(plans.build_plan(opened, variant, graph, "tensorrt-rtx", "SM89")) > 100_000
 
 
-def test_plans_are_kept_by_their_key(bundle: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A second call builds nothing; another graph, another file or another key is explained and built again."""
+def test_plans_are_kept_by_their_key(
+    bundle: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second call builds nothing; another graph, another file or another key is explained and built again. They lie
+    in the user's cache folder: those that a bundle brings along are never looked at."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     copy = Path(shutil.copytree(bundle, tmp_path / "b"))
     done = run_program("ov2vss-export", "--bundle", copy, "--engine", "tensorrt-rtx", "--compute", "SM89", "--json")
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout.splitlines()[-1])
     assert {p["graph"]: p["built"] for p in report["plans"]} == dict.fromkeys(GRAPHS, True)
     opened = Bundle.open(copy)  # plans do not disturb the bundle
-    stored = {
-        g: plans.plan_file(copy / "plans", plans.plan_key(opened, "fp32", g, "tensorrt-rtx", "SM89")) for g in GRAPHS
-    }
+    assert not (copy / "plans").exists()
+    kept = tmp_path / "cache/ov2vss/plans" / opened.manifest.name
+    stored = {g: plans.plan_file(kept, plans.plan_key(opened, "fp32", g, "tensorrt-rtx", "SM89")) for g in GRAPHS}
     assert all(Path(p["file"]) == stored[p["graph"]] for p in report["plans"])
     with caplog.at_level(logging.WARNING):
         again = plans.ensure_plans(opened, "fp32", "tensorrt-rtx", "SM89")
     assert [built for _, built in again.values()] == [False] * 4
     assert not caplog.records
+    shutil.copytree(kept, copy / "plans")
+    elsewhere = plans.ensure_plans(opened, "fp32", "tensorrt-rtx", "SM89", tmp_path / "named")
+    assert all(built and path.is_relative_to(tmp_path / "named") for path, built in elsewhere.values())
 
     key_file = stored["decoder"].with_suffix(".json")
     key = json.loads(key_file.read_text())

@@ -45,6 +45,7 @@ class Options:
     add_vocab: str | None
     bundle: str | None
     engine: Library | None
+    plans: Path | None
     compute: str | None
     as_json: bool
 

@@ -23,9 +23,10 @@ def build_plans(options: Options, bundle: Bundle, as_json: bool) -> None:
     from ov2vss_runtime.engines.plans import ensure_plans
 
     engine, compute = check_engine(options.engine, options.compute)
+    target = compute or gpu_capability()
     plans = []
     for precision in options.precisions or ("fp32",):
-        for graph, (file, built) in ensure_plans(bundle, precision, engine, compute or gpu_capability()).items():
+        for graph, (file, built) in ensure_plans(bundle, precision, engine, target, options.plans).items():
             size = file.stat().st_size
             plans.append({"graph": graph, "precision": precision, "file": str(file), "bytes": size, "built": built})
             click.echo(f"{file}  {size / 1e6:.1f} MB{'' if built else '  (kept)'}")
@@ -47,6 +48,6 @@ def check_engine(engine: Library | None, compute: str | None) -> tuple[Library, 
 MODE = Mode(
     asked_by="--engine with --bundle",
     asked=lambda options: options.engine is not None and options.ckpt is None and options.bundle is not None,
-    takes=frozenset({"bundle", "engine", "compute", "precisions"}),
+    takes=frozenset({"bundle", "engine", "plans", "compute", "precisions"}),
     run=run,
 )

@@ -39,6 +39,8 @@ REQUIRED_GRAPHS = ("text", "backbone", "decoder")
 DECODER_PARTS = ("text_refinement", "class_head")
 """The decoder in two parts, where a variant has them: for engines that run it in small chunks of classes, so that the
 words are refined in one piece and not chunk by chunk."""
+EXTERNAL = b"\n\x08location\x12"
+"""How an ONNX file begins to name another file that holds a tensor (the key of an entry of ``external_data``)."""
 PRECISIONS = ("fp32", "fp16", "int8")
 COMPUTED = ("bf16", "tf32")
 """Precisions that no file of a bundle is in: an engine makes them of the fp32 graphs."""
@@ -221,10 +223,13 @@ class Bundle:
     Attributes:
         folder: where it lies.
         manifest: what it says.
+        plans: folder with TensorRT plans that the user trusts; None for the user's cache folder. Plans are code, so
+            none are taken from the bundle itself.
     """
 
     folder: Path
     manifest: Manifest
+    plans: Path | None = None
 
     @classmethod
     def open(cls, bundle: str | Path = DEFAULT_BUNDLE, clip: ClipOptions | None = None) -> Bundle:
@@ -260,6 +265,35 @@ class Bundle:
             f"bundle {self.folder} has no precision {precision!r} for {engine}", f"it has: {'; '.join(offered)}"
         )
 
+    def read(self, info: FileInfo) -> bytes:
+        """Content of a file, which is what the manifest states: what is handed on is what was checked.
+
+        Raises:
+            BundleError: it is gone, or has changed since the bundle was opened.
+        """
+        path = self.folder / info.file
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise BundleError(f"{path} cannot be read ({error.strerror})", "copy the bundle again") from None
+        if hashlib.sha256(content).hexdigest() != info.sha256:
+            raise BundleError(
+                f"bundle {self.folder}: {info.file} is not the file that was exported (sha256 differs)",
+                "do not use it; copy the bundle again or export it again",
+            )
+        return content
+
+    def graph(self, variant: str, graph: str) -> bytes:
+        """A graph of a variant, checked. It may hold no weights outside of itself, which no hash would cover."""
+        info = self.manifest.variants[variant].graphs[graph]
+        content = self.read(info)
+        if EXTERNAL in content:
+            raise BundleError(
+                f"bundle {self.folder}: {info.file} keeps weights in other files, which no hash covers",
+                "export it with its weights inside",
+            )
+        return content
+
     def graph_file(self, variant: str, graph: str) -> Path:
         """Path of a graph of a variant."""
         return self.folder / self.manifest.variants[variant].graphs[graph].file
@@ -280,7 +314,7 @@ class Bundle:
         key = self.vocabulary_key(vocabulary, variant)
         path = self.folder / m.vocabulary_cache.file
         try:
-            tensors = load_safetensors(path.read_bytes())
+            tensors = load_safetensors(self.read(m.vocabulary_cache))
         except SafetensorError as error:
             raise BundleError(f"{path} is not a safetensors file ({error})", "export the bundle again") from None
         embeddings = tensors.get(key)

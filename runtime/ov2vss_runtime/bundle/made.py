@@ -14,6 +14,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -109,7 +110,7 @@ def with_variant(bundle: Bundle, precision: str, engine: str) -> Bundle:
             raise BundleError(
                 f"{folder} cannot be written ({error.strerror or error})", "free the space, or set XDG_CACHE_HOME"
             ) from None
-    return Bundle.open(folder)
+    return replace(Bundle.open(folder), plans=bundle.plans)
 
 
 @contextlib.contextmanager
@@ -139,7 +140,7 @@ def _make(bundle: Bundle, name: str, recipe: Recipe, folder: Path) -> None:
         for graph in recipe.graphs:
             if graph not in graphs:
                 continue
-            model = recipe.convert(onnx.load_from_string((bundle.folder / graphs[graph].file).read_bytes()))
+            model = recipe.convert(onnx.load_from_string(bundle.read(graphs[graph])))
             path = part / f"{graph}.{name}.onnx"
             path.write_bytes(model.SerializeToString(deterministic=True))
             info = graphs[graph].model_dump() | {"file": path.name, "sha256": file_sha256(path)}

@@ -253,7 +253,7 @@ class Parity:
     def of(cls, bundle: Bundle) -> Parity:
         path = bundle.folder / bundle.manifest.parity.file
         try:
-            tensors = load_safetensors(path.read_bytes())
+            tensors = load_safetensors(bundle.read(bundle.manifest.parity))
             embeddings = tensors.pop("embeddings")
             scales: dict[str, float] = {}
             expected: dict[str, dict[str, npt.NDArray[np.float32]]] = {}

@@ -128,6 +128,12 @@ class BundleEngine:
     def from_host(self, arrays: Arrays) -> dict[str, Any]:
         return {name: self.upload(np.array(array)) for name, array in arrays.items()}
 
+    def blame(self, features: FrameFeatures, guidance: Any) -> str:
+        for graph, outputs in (("backbone", features.payload), ("stcf_step", guidance)):
+            if not all(np.isfinite(array).all() for array in self.to_host(outputs).values()):
+                return graph
+        return "decoder"
+
     def given(self, names: tuple[str, ...], features: FrameFeatures, guidance: dict[str, Any]) -> dict[str, Any]:
         """Tensors by name: what the step gave, or else the backbone."""
         return {name: guidance[name] if name in guidance else features.payload[name] for name in names}
@@ -154,8 +160,9 @@ class BundleEngine:
         """Inputs of the text graph, padded to the longest text."""
         if self._tokenizer is None:
             path = self.bundle.folder / self.bundle.manifest.tokenizer.file
+            content = self.bundle.read(self.bundle.manifest.tokenizer)
             try:
-                self._tokenizer = Tokenizer.from_file(str(path))
+                self._tokenizer = Tokenizer.from_buffer(content)
             except Exception as error:
                 raise BundleError(f"{path} is not a tokenizer ({error})", "export the bundle again") from None
         encodings = self._tokenizer.encode_batch(texts)

@@ -105,6 +105,10 @@ class Engine(Protocol):
         """A feature that ``can`` names as a numpy array, valid until the next frame."""
         ...
 
+    def blame(self, features: FrameFeatures, guidance: Any) -> str:
+        """The first graph whose output is not finite, where the logits are not."""
+        ...
+
     def encode_text(self, texts: list[str]) -> npt.NDArray[np.float32]:
         """Unit embeddings ``[len(texts), D]``."""
         ...

@@ -180,8 +180,13 @@ class OrtEngine(BundleEngine):
         path = LABEL_MAP if graph == "label_map" else self.bundle.graph_file(self.variant, graph)
         # The label map has no fixed shape: a job for CUDA, not for TensorRT.
         chosen = PROVIDERS["cuda" if graph == "label_map" and self._provider == "tensorrt" else self._provider]
+        content: Path | bytes = path
+        if graph in self._replace:
+            content = self._replace[graph]
+        elif graph != "label_map":
+            content = self.bundle.graph(self.variant, graph)
         try:
-            session = self.open_session(self._replace.get(graph, path), self.providers(graph))
+            session = self.open_session(content, self.providers(graph))
         except Exception as error:
             raise load_error(path, self._ort.__version__, error) from None
         wanted = chosen[0]

@@ -79,8 +79,9 @@ class OpenVinoEngine(BundleEngine):
             key = (graph, classes)
             if key not in self._compiled:
                 path = self.bundle.graph_file(self.variant, graph)
+                content = self.bundle.graph(self.variant, graph)
                 try:
-                    model = self._core.read_model(str(path))
+                    model = self._core.read_model(content)
                     if classes:
                         width = self.bundle.manifest.vocabulary.embed_dim
                         model.reshape({self.wiring.words: [classes, width]})

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ov2vss_runtime.atomic_files import write_json
 from ov2vss_runtime.bundle.bundle import GRAPHS, Bundle, TensorInfo, file_sha256
+from ov2vss_runtime.engines.bundle_engine import cache_folder
 from ov2vss_runtime.errors import BackendError, BundleError
 
 log = logging.getLogger("ov2vss.runtime")
@@ -152,7 +153,7 @@ def build_plan(
     builder = trt.Builder(logger)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, logger)
-    if not parser.parse(path.read_bytes()):
+    if not parser.parse(bundle.graph(variant, graph)):
         reason = str(parser.get_error(0)).splitlines()[0][:200] if parser.num_errors else "no reason given"
         raise BundleError(f"{path} cannot be read by {library} {trt.__version__} ({reason})", "export the bundle again")
     config = builder.create_builder_config()
@@ -190,10 +191,10 @@ def ensure_plans(
     """Plans of all graphs, by graph: the file, and whether it was built now. Those with the right key are kept.
 
     Args:
-        folder: where plans are kept; None for ``plans`` inside the bundle.
+        folder: where plans are kept; None for the bundle's ``plans``, or else the user's cache folder.
     """
     variant = bundle.variant("fp32" if precision == "tf32" else precision, "tensorrt")
-    folder = folder or bundle.folder / "plans"
+    folder = folder or bundle.plans or cache_folder("plans") / bundle.manifest.name
     plans = {}
     for graph in (g for g in GRAPHS if g in bundle.manifest.variants[variant].graphs):
         key = plan_key(bundle, variant, graph, library, compute, precision)

@@ -6,7 +6,6 @@ Written against the documented interface and tested with a stand-in for the GPU;
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import weakref
 from collections import OrderedDict
@@ -57,10 +56,7 @@ class TensorRtEngine(BundleEngine):
         trt = plans.import_tensorrt(library)
         self._trt, self._library = trt, library
         compute = gpu_capability(device)
-        folder = bundle.folder / "plans"
-        if not os.access(folder if folder.exists() else bundle.folder, os.W_OK):
-            folder = cache_folder("plans") / bundle.manifest.name
-        files = plans.ensure_plans(bundle, self.precision, library, compute, folder)
+        files = plans.ensure_plans(bundle, self.precision, library, compute)
         self._cuda = cuda or Cuda(device)
         self._logger = trt.Logger(trt.Logger.ERROR)
         self._loader = trt.Runtime(self._logger)

@@ -178,6 +178,7 @@ class Stream:
             classes, embeddings = self._candidates(features)
             if not on_device or options.logits or options.confidence or options.unknown_below > 0:
                 logits = self.engine.decode(features, guidance, embeddings)
+                self._check(logits, features, guidance)
             else:
                 labels = self.engine.labels(features, guidance, embeddings, frame.shape[:2])
         with self.stages("labels"):
@@ -235,7 +236,18 @@ class Stream:
         ``top_classes``)."""
         features, guidance, _ = self._advance(frame, time)
         with self.stages("decoder"):
-            return self.engine.decode(features, guidance, self._candidates(features)[1])
+            logits = self.engine.decode(features, guidance, self._candidates(features)[1])
+        self._check(logits, features, guidance)
+        return logits
+
+    def _check(self, logits: npt.NDArray[np.float32], features: FrameFeatures, guidance: Any) -> None:
+        """NaN would win nowhere and be the first word everywhere. One sum is enough to see it."""
+        if not np.isfinite(logits.sum()) and not np.isfinite(logits).all():
+            graph = self.engine.blame(features, guidance)
+            raise OV2VSSError(
+                f"frame {self.index - 1}: graph {graph} gave numbers that are not finite",
+                "use another --precision or --backend, and check the bundle with ov2vss-export --verify-only",
+            )
 
     def advance(self, frame: npt.NDArray[np.uint8], time: float | None = None) -> None:
         """Let the state see a frame that needs no labels: :meth:`step` without the decoder."""
