@@ -78,7 +78,7 @@ def test_without_a_distant_frame_none_is_read(tmp_path: Path, caplog: pytest.Log
     segmenter = Segmenter.load(HandMade().write(tmp_path / "own"))
     assert not segmenter.engine.can.distant
     segmenter.stream(None, "road; sky", distant="reservoir")
-    assert "looks at every frame alone: --distant has no effect" in caplog.text
+    assert "looks at every frame alone: a distant frame has no effect" in caplog.text
 
 
 def test_cuts_and_candidates_read_the_features_that_the_manifest_names(tmp_path: Path) -> None:
