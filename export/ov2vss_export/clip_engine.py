@@ -65,6 +65,9 @@ class ClipEngine:
     def initial_state(self) -> None:
         return None
 
+    def blame(self, features: FrameFeatures, guidance: Any) -> str:
+        return "decoder" if bool(torch.isfinite(guidance).all()) else "backbone"
+
     @torch.inference_mode()
     def step(self, features: FrameFeatures, context: Any, state: Any) -> tuple[Tensor, Tensor | None]:
         return self.model.step(features.payload, state)
