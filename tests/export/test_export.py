@@ -199,7 +199,7 @@ def test_a_second_vocabulary(bundle: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        ((), "exactly one of --ckpt, --verify-only, --add-vocab"),
+        ((), "exactly one of --ckpt, --clip, --verify-only, --add-vocab"),
         (("--verify-only", "b", "--size", "64x64"), "--size needs --ckpt"),
         (("--add-vocab", "a.txt"), "--add-vocab needs --bundle"),
         (("--ckpt", "r", "--backend", "openvino"), "--backend needs --verify-only"),

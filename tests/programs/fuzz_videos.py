@@ -55,7 +55,9 @@ def segment(path: Path, out: Path) -> str:
     """What became of one file."""
     engine = BookKeeper()
     bundle = SimpleNamespace(
-        manifest=SimpleNamespace(gap=3, temporal={}, vocabulary=SimpleNamespace(templates=["{}"], added={})),
+        manifest=SimpleNamespace(
+            gap=3, temporal={}, vocabulary=SimpleNamespace(templates=["{}"], added={}, synonyms="average")
+        ),
         cached_embeddings=lambda *_: None,
     )
     try:

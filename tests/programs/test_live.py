@@ -54,7 +54,17 @@ def test_images_to_masks_of_the_same_names(bundle: Path, tmp_path: Path) -> None
 
 def test_raw_frames_on_standard_input(bundle: Path, tmp_path: Path) -> None:
     frames = moving_frames(6, (96, 128))
-    command = [SCRIPTS / "ov2vss-run", "-", "--raw", "96x128", "--bundle", bundle, "--masks", tmp_path / "m"]
+    command = [
+        SCRIPTS / "ov2vss-run",
+        "-",
+        "--no-smooth",
+        "--raw",
+        "96x128",
+        "--bundle",
+        bundle,
+        "--masks",
+        tmp_path / "m",
+    ]
     done = subprocess.run(
         command, input=np.stack(frames).tobytes(), capture_output=True, cwd=tmp_path, check=False, timeout=300
     )

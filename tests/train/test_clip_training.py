@@ -105,7 +105,7 @@ def test_clip_weights_for_a_model_without_clip_are_refused(tmp_path: Path, train
     file = tmp_path / "clip.safetensors"
     file.touch()
     done = run_program("ov2vss-train", "--clip-weights", file, "--out", tmp_path / "run")
-    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "no CLIP to give weights to" in done.stderr
     done = run_program("ov2vss-eval", "--ckpt", trained.folder, "--data", "shapes", "--clip-weights", file)
     assert done.returncode == 1

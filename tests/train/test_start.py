@@ -130,11 +130,10 @@ def test_resume_with_more_iterations(tmp_path: Path) -> None:
         (("--set", "iterations=3"), "already at 4"),
         (("--set", "lr=1"), "every --set but iterations"),
         (("--init", "x"), "leave out"),
-    ):
+    ):  # wrong usage, all of it
         refused = CliRunner().invoke(train, ["--out", str(run), "--resume", *arguments])
-        assert refused.exit_code == 1
+        assert refused.exit_code == (1 if "already" in said else 2), refused.stderr
         assert said in refused.stderr
-        assert refused.stderr.count("\n") == 1
 
 
 def test_stills_are_videos_of_one_frame(tmp_path: Path) -> None:
