@@ -19,7 +19,7 @@ from ov2vss import checkpoint
 from ov2vss.model import OV2VSS
 from ov2vss_runtime.console import CONTEXT, program
 
-SMALL = 256
+SMALL_CONSTANT = 256
 """Tensors of fewer values are left alone: scales and offsets, whose rounding costs more than it saves."""
 LARGEST, SMALLEST = 65_504.0, 6.2e-5
 """Of normal half-precision numbers."""
@@ -30,7 +30,7 @@ def rounded(values: Tensor) -> Tensor:
 
     Numbers below :data:`SMALLEST` lose digits, but no more than the rounding of a number of that size.
     """
-    if values.numel() < SMALL or not values.is_floating_point() or float(values.abs().max()) > LARGEST:
+    if values.numel() < SMALL_CONSTANT or not values.is_floating_point() or float(values.abs().max()) > LARGEST:
         return values
     return values.half().to(values.dtype)
 
@@ -102,7 +102,11 @@ def round_checkpoint(run: Path) -> tuple[int, int]:
     weights = {k: trained[k] if k in trained else rounded(v) for k, v in weights.items()}
     stored = {}
     for name, values in weights.items():
-        exact = values.is_floating_point() and values.numel() >= SMALL and torch.equal(values, values.half().float())
+        exact = (
+            values.is_floating_point()
+            and values.numel() >= SMALL_CONSTANT
+            and torch.equal(values, values.half().float())
+        )
         stored[name] = (values.half() if exact else values).contiguous().clone()
     part = found.weights_file.with_suffix(".part")
     save_file(stored, part)

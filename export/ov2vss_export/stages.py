@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from ov2vss_runtime.progress import duration, heartbeat
 
 log = logging.getLogger("ov2vss")
-TOLD = 0.02
+SMALLEST_SHARE_TOLD = 0.02
 """Share of the whole under which a stage is not worth a word."""
 
 
@@ -50,7 +50,7 @@ class Stages:
         """Shares of the processors' time, the largest first."""
         total = sum(self.processor.values())
         parts = sorted(self.processor.items(), key=lambda item: -item[1])
-        told = ", ".join(f"{name} {seconds:.0f}" for name, seconds in parts if seconds >= TOLD * total)
+        told = ", ".join(f"{name} {seconds:.0f}" for name, seconds in parts if seconds >= SMALLEST_SHARE_TOLD * total)
         return f"{total:.0f} processor seconds: {told}"
 
     def record(self) -> dict[str, float]:

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-SMALL = 256
+SMALL_CONSTANT = 256
 """Constants of fewer values are left alone."""
 
 
@@ -19,7 +19,7 @@ def store_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
     copy = onnx.ModelProto.FromString(model.SerializeToString())
     casts = []
     for tensor in copy.graph.initializer:
-        if tensor.data_type != TensorProto.FLOAT or np.prod(tensor.dims) < SMALL:
+        if tensor.data_type != TensorProto.FLOAT or np.prod(tensor.dims) < SMALL_CONSTANT:
             continue
         values = numpy_helper.to_array(tensor)
         with np.errstate(over="ignore"):

@@ -20,7 +20,7 @@ from ov2vss.data.images import ID_MODES, ImageVideos
 from ov2vss.errors import OV2VSSError
 
 SPLITS = ("train", "val", "test")
-QUICK = 300
+MASKS_OF_A_QUICK_LOOK = 300
 """Masks of a split that are looked at before every training, evenly spaced; ``--check`` looks at all."""
 
 
@@ -46,7 +46,7 @@ def check_data(data: str, hold_out_unseen: bool = False, quick: bool = False, sp
     Args:
         data: as ``--data`` names it.
         hold_out_unseen: training will take the pixels of unseen classes for void.
-        quick: look at :data:`QUICK` masks a split and not at all of them.
+        quick: look at :data:`MASKS_OF_A_QUICK_LOOK` masks a split and not at all of them.
         splits: those to look at; empty: all that are there, of :data:`SPLITS`.
 
     Raises:
@@ -59,7 +59,7 @@ def check_data(data: str, hold_out_unseen: bool = False, quick: bool = False, sp
     facts, overlap = [], {}
     for split in wanted:
         videos = open_files(data, split)
-        facts.append(_split(videos, split, QUICK if quick else None))
+        facts.append(_split(videos, split, MASKS_OF_A_QUICK_LOOK if quick else None))
         overlap[split] = set(videos.videos)
     classes = list(videos.classes.names)
     trained = [k for k in range(len(classes)) if not (hold_out_unseen and k in videos.unseen)]

@@ -10,9 +10,9 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-SMOOTHED = 20
+SMOOTHED_VALUES = 20
 """So many different ids beyond the list are no spelling mistake: somebody interpolated."""
-NAMED = 4
+MOST_NAMED = 4
 """Examples that a message names."""
 
 Fault = Literal["colour", "deep", "corrupt"]
@@ -90,10 +90,12 @@ def defects(facts: SplitFacts, classes: list[str], trained: list[int] | None) ->
     elif unreadable < facts.looked:
         found.ids()
     if facts.masks and facts.strays:
-        shown = ", ".join(p.name for p in facts.strays[:NAMED])
+        shown = ", ".join(p.name for p in facts.strays[:MOST_NAMED])
         found.warn(f"{len(facts.strays)} files in mask folders belong to no frame: {shown}", "name masks as frames")
     if facts.masks and facts.bare:
-        found.warn(f"{len(facts.bare)} of {len(facts.videos)} videos have no mask: {', '.join(facts.bare[:NAMED])}")
+        found.warn(
+            f"{len(facts.bare)} of {len(facts.videos)} videos have no mask: {', '.join(facts.bare[:MOST_NAMED])}"
+        )
     return found.found
 
 
@@ -151,7 +153,7 @@ class _Findings:
             self._nothing_labelled()
             return
         beyond = [k for k in range(count + 1, 255) if pixels[k]]
-        if len(beyond) > SMOOTHED:
+        if len(beyond) > SMOOTHED_VALUES:
             self.warn(
                 f"masks hold {len(beyond)} ids beyond the {count} classes, as after smoothing: "
                 f"{_share(pixels[beyond].sum(), pixels)} of the pixels are void",
@@ -213,7 +215,7 @@ def overlaps(videos: dict[str, set[str]]) -> list[Finding]:
     for i, a in enumerate(names):
         for b in names[i + 1 :]:
             if both := sorted(videos[a] & videos[b]):
-                shown = ", ".join(both[:NAMED]) + (" ..." if len(both) > NAMED else "")
+                shown = ", ".join(both[:MOST_NAMED]) + (" ..." if len(both) > MOST_NAMED else "")
                 text = f"{len(both)} videos are in {b} too, whose scores then say little: {shown}"
                 found.append(Finding("warning", a, text, f"take them out of {a}.txt or {b}.txt"))
     return found

@@ -17,7 +17,7 @@ from ov2vss.model.config import ModelConfig
 from ov2vss.presets import FINE_TUNING, PRESETS, TrainConfig, configure, named_preset
 
 CLIP_PREFIX = "clip:"
-FREE = ("templates", "gap", "freeze_norm")
+FREE_SETTINGS = ("templates", "gap", "freeze_norm")
 """Fields of a model that may differ from those of the run it starts from: no weight depends on them."""
 STREET = "lite"
 """The preset with the words and templates of streets; runs of it are gone on with as ``lite-any``."""
@@ -77,7 +77,7 @@ def start_from(text: str, preset: str | None) -> TrainConfig:
         base = PRESETS[f"{STREET}-any"].model_copy(update=FINE_TUNING)
     else:
         base = own
-    model = own.model.model_copy(update={name: getattr(base.model, name) for name in FREE})
+    model = own.model.model_copy(update={name: getattr(base.model, name) for name in FREE_SETTINGS})
     return base.model_copy(update={"model": model, "init": str(found.folder.resolve()), "data": ""})
 
 
@@ -97,7 +97,7 @@ def further(last: Checkpoint, overrides: list[str]) -> TrainConfig:
 
 
 def _differing(one: ModelConfig, other: ModelConfig) -> list[str]:
-    a, b = one.model_dump(exclude=set(FREE)), other.model_dump(exclude=set(FREE))
+    a, b = one.model_dump(exclude=set(FREE_SETTINGS)), other.model_dump(exclude=set(FREE_SETTINGS))
     return [name for name in a if a[name] != b[name]]
 
 

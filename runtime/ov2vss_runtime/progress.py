@@ -13,10 +13,11 @@ from types import TracebackType
 from tqdm import tqdm
 
 log = logging.getLogger("ov2vss")
-EVERY = 30.0
+SECONDS_BETWEEN_LINES = 30.0
 """Seconds between two lines."""
-FIRST = 5.0
-"""Seconds after which a job says for the first time how long it will take, if that is longer than :data:`EVERY`."""
+FIRST_ESTIMATE_AFTER = 5.0
+"""Seconds after which a job says for the first time how long it will take, if that is longer than
+:data:`SECONDS_BETWEEN_LINES`."""
 
 
 def duration(seconds: float) -> str:
@@ -71,9 +72,9 @@ class Progress:
         if not self.lines or self.done >= self.total:
             return
         left = (now - self.began) / (self.done - self.before) * (self.total - self.done)
-        first = not self.estimated and now - self.began >= FIRST
+        first = not self.estimated and now - self.began >= FIRST_ESTIMATE_AFTER
         self.estimated |= first
-        if (first and left >= EVERY) or now - self.said >= EVERY:
+        if (first and left >= SECONDS_BETWEEN_LINES) or now - self.said >= SECONDS_BETWEEN_LINES:
             self.said = now
             rate = (self.done - self.before) / max(now - self.began, 1e-9)
             speed = f"{rate:.1f} {self.unit}/s" if rate >= 1 else f"{1 / rate:.1f} s/{self.unit}"
@@ -101,7 +102,7 @@ def heartbeat(say: Callable[[float], str]) -> Iterator[None]:
     stop, began = threading.Event(), time.monotonic()
 
     def beat() -> None:
-        while not stop.wait(EVERY):
+        while not stop.wait(SECONDS_BETWEEN_LINES):
             log.info("%s", say(time.monotonic() - began))
 
     thread = threading.Thread(target=beat, name="progress", daemon=True)

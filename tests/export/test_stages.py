@@ -33,7 +33,7 @@ def test_processor_time_is_told_by_stage() -> None:
 
 
 def test_a_silent_stage_says_that_it_lives(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(progress, "EVERY", 0.05)
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.05)
     with caplog.at_level(logging.INFO), Stages(planned=5)("int8 for tensorrt"):
         time.sleep(0.2)
     lines = [r.getMessage() for r in caplog.records]

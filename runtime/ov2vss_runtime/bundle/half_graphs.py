@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     import onnx
 
 LAYERS = ("Conv", "MatMul", "Gemm")
-BETWEEN = ("Relu", "Clip", "Add", "MaxPool", "HardSwish")
-FLOAT32 = ("model.stcf.", "links.", "merge_", "mean_", "taps", "up.", "up_")
+KEPT_BETWEEN_LAYERS = ("Relu", "Clip", "Add", "MaxPool", "HardSwish")
+FLOAT32_CONSTANTS = ("model.stcf.", "links.", "merge_", "mean_", "taps", "up.", "up_")
 """Constants whose layers stay in float32: sums over all tokens, means, interpolation."""
-FEW = 64
+SMALLEST_LAYER = 64
 """Weights of fewer values are no layer."""
-LARGEST = 65_504.0
+LARGEST_FP16 = 65_504.0
 
 
 def load_constants(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -66,7 +66,11 @@ class _Half:
 
     def fits(self, name: str) -> bool:
         values = self.constants[name]
-        return values.dtype == np.float32 and not name.startswith(FLOAT32) and float(np.abs(values).max()) <= LARGEST
+        return (
+            values.dtype == np.float32
+            and not name.startswith(FLOAT32_CONSTANTS)
+            and float(np.abs(values).max()) <= LARGEST_FP16
+        )
 
     def wanted(self, node: onnx.NodeProto) -> bool:
         """Whether a node computes in half precision."""
@@ -76,8 +80,8 @@ class _Half:
             return False
         if node.op_type in LAYERS:
             weight = node.input[1]
-            return weight in self.constants and self.constants[weight].size >= FEW
-        return node.op_type in BETWEEN and all(n in self.half for n in inputs if n not in self.constants)
+            return weight in self.constants and self.constants[weight].size >= SMALLEST_LAYER
+        return node.op_type in KEPT_BETWEEN_LAYERS and all(n in self.half for n in inputs if n not in self.constants)
 
     def run(self) -> onnx.ModelProto:
         outputs = {o.name for o in self.model.graph.output}

@@ -31,14 +31,14 @@ log = logging.getLogger("ov2vss")
 ROLLOUT = 64
 DISTANT_AT, RESET_AT = 22, 44
 """Frames of a roll-out at which the distant frame changes and the stream is reset."""
-SAMPLES = 4096
+SAMPLES_OF_AN_OUTPUT = 4096
 """Values kept of every output of a graph."""
 CELLS, EVERY = 128, 4
 """Positions of the logits, and frames, that are kept of a roll-out."""
 PROMPTS = ("road", "a photo of a traffic light.", "somebody on a bicycle, at night", "Straße 🚦", "word " * 100)
 CLASSES = 5
 """Class embeddings that the decoder alone is run with."""
-COUNTS = 33
+MOST_CLASSES_COUNTED = 33
 COUNT_BOUNDS = {"fp32": 1e-5, "fp16": 5e-3, "tf32": 5e-3, "bf16": 2e-2, "int8": 2e-2}
 """By the precision of the decoder."""
 
@@ -168,11 +168,11 @@ def graphs_of(graphs: Iterable[str]) -> list[str]:
 
 
 def sample(values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    """Up to :data:`SAMPLES` values of an array, always the same ones."""
+    """Up to :data:`SAMPLES_OF_AN_OUTPUT` values of an array, always the same ones."""
     flat = np.asarray(values, np.float32).reshape(-1)
-    if flat.size <= SAMPLES:
+    if flat.size <= SAMPLES_OF_AN_OUTPUT:
         return flat
-    return flat[np.sort(np.random.RandomState(0).choice(flat.size, SAMPLES, replace=False))]
+    return flat[np.sort(np.random.RandomState(0).choice(flat.size, SAMPLES_OF_AN_OUTPUT, replace=False))]
 
 
 def run_graphs(engine: Any, feeds: dict[str, dict]) -> dict[str, npt.NDArray[np.float32]]:
@@ -417,16 +417,25 @@ def gate_class_counts(engine: BundleEngine, frame: npt.NDArray[np.uint8]) -> Gat
     Engines choose other code for other sizes, and some of it is wrong.
     """
     width = engine.bundle.manifest.vocabulary.embed_dim
-    words = np.random.RandomState(0).standard_normal((COUNTS, width)).astype(np.float32)
+    words = np.random.RandomState(0).standard_normal((MOST_CLASSES_COUNTED, width)).astype(np.float32)
     words /= np.linalg.norm(words, axis=1, keepdims=True)
     features = engine.backbone(frame)
     guidance, _ = engine.step(features, features.context, engine.initial_state())
-    alone = np.concatenate([engine.decode(features, guidance, words[k : k + 1]) for k in range(COUNTS)])
-    errors = {n: _relative(engine.decode(features, guidance, words[:n]), alone[:n]) for n in range(2, COUNTS + 1)}
+    alone = np.concatenate([engine.decode(features, guidance, words[k : k + 1]) for k in range(MOST_CLASSES_COUNTED)])
+    errors = {
+        n: _relative(engine.decode(features, guidance, words[:n]), alone[:n])
+        for n in range(2, MOST_CLASSES_COUNTED + 1)
+    }
     worst = max(errors, key=lambda n: errors[n])
     kind = (
         engine.precision
         if engine.precision in COMPUTED
         else engine.bundle.manifest.variants[engine.variant].graphs["decoder"].weights
     )
-    return Gate("class counts", errors[worst], COUNT_BOUNDS[kind], False, f"1 to {COUNTS}, worst {worst}, relative")
+    return Gate(
+        "class counts",
+        errors[worst],
+        COUNT_BOUNDS[kind],
+        False,
+        f"1 to {MOST_CLASSES_COUNTED}, worst {worst}, relative",
+    )

@@ -18,7 +18,7 @@ from ov2vss_runtime.engines.wiring import Wiring
 from ov2vss_runtime.errors import BundleError
 from ov2vss_runtime.processors import available_threads
 
-TEXTS = 20_000
+REMEMBERED_TEXTS = 20_000
 """Texts whose embeddings an engine remembers: words that come back are not encoded again."""
 
 
@@ -139,7 +139,7 @@ class BundleEngine:
         return {name: guidance[name] if name in guidance else features.payload[name] for name in names}
 
     def encode_text(self, texts: list[str]) -> npt.NDArray[np.float32]:
-        """Unit embeddings ``[len(texts), D]``; the last :data:`TEXTS` texts are remembered."""
+        """Unit embeddings ``[len(texts), D]``; the last :data:`REMEMBERED_TEXTS` texts are remembered."""
         with self._text_lock:
             new = [text for text in dict.fromkeys(texts) if text not in self._texts]
             known = {text: self._texts[text] for text in texts if text in self._texts}
@@ -148,7 +148,7 @@ class BundleEngine:
             for text in texts:
                 self._texts[text] = known[text]
                 self._texts.move_to_end(text)
-            while len(self._texts) > TEXTS:
+            while len(self._texts) > REMEMBERED_TEXTS:
                 self._texts.popitem(last=False)
         return np.stack([known[text] for text in texts])
 

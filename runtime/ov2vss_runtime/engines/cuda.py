@@ -22,7 +22,7 @@ from ov2vss_runtime.errors import BackendError
 
 KEPT_BYTES = 256 * 2**20
 """Freed memory of the GPU that the driver keeps for the next allocation, and page-locked memory that is kept here."""
-CAPABILITY = (75, 76)
+CAPABILITY_ATTRIBUTES = (75, 76)
 """CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR."""
 
 
@@ -42,7 +42,7 @@ def gpu_capability(device: int = 0) -> str:
         raise BackendError("the NVIDIA driver does not start", "check it with nvidia-smi")
     if driver.cuDeviceGet(ctypes.byref(handle), device) != 0:
         raise BackendError(f"there is no GPU {device}", "check --device and CUDA_VISIBLE_DEVICES")
-    for number, attribute in zip(numbers, CAPABILITY, strict=True):
+    for number, attribute in zip(numbers, CAPABILITY_ATTRIBUTES, strict=True):
         driver.cuDeviceGetAttribute(ctypes.byref(number), attribute, handle)
     return f"SM{numbers[0].value}{numbers[1].value}"
 

@@ -32,21 +32,21 @@ PROVIDERS = {
 }
 
 
-CRASHES = ["FuseFp16InitializerToFp32NodeTransformer"]
+CRASHING_OPTIMIZERS = ["FuseFp16InitializerToFp32NodeTransformer"]
 """Optimizer of fp16 graphs on the processor that ends the process with a segmentation fault on CLIP's text tower
 (onnxruntime 1.32)."""
-CLASS_CHUNKS = (6, 8, 12, 16, 32)
+CLASS_CHUNKS_TRIED = (6, 8, 12, 16, 32)
 """Classes per run of the decoder that are tried: what is best depends on the processor's caches. The logits are the
 same bits for all of them, but not for one class alone (see :func:`chunks`)."""
-MEASURED = 128
+CLASSES_TO_TRY_WITH = 128
 """Classes that they are tried with."""
-FEW = 16
+CLASSES_IN_ONE_RUN = 16
 """Up to so many classes are one chunk."""
-REFINED = 1024
+CLASSES_REFINED_AT_ONCE = 1024
 """Classes that are refined at once."""
-DEVICE_CHUNK = 32
+CLASSES_IN_A_GPU_RUN = 32
 """Classes per run on a GPU; their upsampled logits exist there for a moment."""
-WORD_LISTS = 8
+WORD_LISTS_ON_GPU = 8
 """Embeddings of so many vocabularies stay on a GPU."""
 LABEL_MAP = Path(__file__).with_name("label_map.onnx")
 """Made by ``ov2vss_export.label_graph``."""
@@ -97,13 +97,15 @@ def started_provider(provider: str, device: int = 0) -> str:
                 str(LABEL_MAP), options, providers=[(wanted, {"device_id": str(device)} if rest else {}), *rest]
             )
     except Exception as error:
-        raise BackendError(f"{wanted} does not start ({first_line(error)})", CURE) from None
+        raise BackendError(f"{wanted} does not start ({first_line(error)})", GPU_LIBRARIES_CURE) from None
     if wanted not in session.get_providers():
-        raise BackendError(f"{wanted} does not start", CURE)
+        raise BackendError(f"{wanted} does not start", GPU_LIBRARIES_CURE)
     return str(ort.__version__)
 
 
-CURE = "install its libraries: pip install 'ov2vss[gpu]' (CUDA 13, driver 580 or newer), or use --backend onnxruntime"
+GPU_LIBRARIES_CURE = (
+    "install its libraries: pip install 'ov2vss[gpu]' (CUDA 13, driver 580 or newer), or use --backend onnxruntime"
+)
 
 
 def first_line(error: Exception) -> str:
@@ -153,7 +155,7 @@ class OrtEngine(BundleEngine):
         self._ort, self._replace = require_provider(provider), replace or {}
         self._provider = provider
         self.rounds_as_exported = provider == "cpu"
-        self._disabled = CRASHES if provider == "cpu" and self.precision == "fp16" else None
+        self._disabled = CRASHING_OPTIMIZERS if provider == "cpu" and self.precision == "fp16" else None
         self._device = "cpu" if provider == "cpu" else "cuda"
         # On a GPU the label map is made there too; on a processor the kernel is faster.
         self.can = replace_field(self.can, device_labels=self._device != "cpu")
@@ -191,7 +193,9 @@ class OrtEngine(BundleEngine):
             raise load_error(path, self._ort.__version__, error) from None
         wanted = chosen[0]
         if wanted not in session.get_providers():
-            raise BackendError(f"onnxruntime could not start {wanted} and would run on the processor", CURE)
+            raise BackendError(
+                f"onnxruntime could not start {wanted} and would run on the processor", GPU_LIBRARIES_CURE
+            )
         return session
 
     def providers(self, graph: str) -> list[tuple[str, dict[str, str]]]:
@@ -308,27 +312,27 @@ class OrtEngine(BundleEngine):
         with self._lock:
             held = self._words.get(id(embeddings))
             if held is None or held[0] is not embeddings:
-                parts = chunks(len(embeddings), DEVICE_CHUNK)
+                parts = chunks(len(embeddings), CLASSES_IN_A_GPU_RUN)
                 held = (embeddings, [(part, self.upload(np.ascontiguousarray(embeddings[part]))) for part in parts])
                 self._words[id(embeddings)] = held
             self._words.move_to_end(id(embeddings))
-            while len(self._words) > WORD_LISTS:
+            while len(self._words) > WORD_LISTS_ON_GPU:
                 self._words.popitem(last=False)
             return held[1]
 
     def decode(
         self, features: FrameFeatures, guidance: Any, embeddings: npt.NDArray[np.float32]
     ) -> npt.NDArray[np.float32]:
-        if self._chunk is None and len(embeddings) > FEW:
+        if self._chunk is None and len(embeddings) > CLASSES_IN_ONE_RUN:
             self._chunk = self._fastest_chunk(features, guidance, embeddings)
-        return self._decode(features, guidance, embeddings, self._chunk or FEW)
+        return self._decode(features, guidance, embeddings, self._chunk or CLASSES_IN_ONE_RUN)
 
     def _fastest_chunk(self, features: FrameFeatures, guidance: Any, embeddings: npt.NDArray[np.float32]) -> int:
         """Classes per run of the decoder, measured once with the first large vocabulary."""
-        some = embeddings[:MEASURED]
+        some = embeddings[:CLASSES_TO_TRY_WITH]
         seconds: dict[int, float] = {}
         for _ in range(3):
-            for chunk in (c for c in CLASS_CHUNKS if c < 2 * len(some)):
+            for chunk in (c for c in CLASS_CHUNKS_TRIED if c < 2 * len(some)):
                 began = time.perf_counter()
                 self._decode(features, guidance, some, chunk)
                 seconds[chunk] = min(seconds.get(chunk, np.inf), time.perf_counter() - began)
@@ -344,7 +348,7 @@ class OrtEngine(BundleEngine):
             graph, words, names = DECODER_PARTS[1], wiring.refinement[1], wiring.head
             refined = [
                 self._run(DECODER_PARTS[0], memory | {wiring.words: self.upload(embeddings[part])})[words].numpy()
-                for part in chunks(len(embeddings), REFINED)
+                for part in chunks(len(embeddings), CLASSES_REFINED_AT_ONCE)
             ]
             embeddings = refined[0] if len(refined) == 1 else np.concatenate(refined)
         shared = self.given(names, features, guidance)

@@ -24,7 +24,7 @@ from ov2vss_runtime.engines.lanes import Lane, held_by, set_address, set_shape, 
 from ov2vss_runtime.errors import BackendError
 
 log = logging.getLogger("ov2vss.runtime")
-WORD_LISTS = 8
+WORD_LISTS_ON_GPU = 8
 """Embeddings of so many vocabularies stay on the GPU."""
 
 
@@ -215,7 +215,7 @@ class TensorRtEngine(BundleEngine):
                 held = (embeddings, self.upload(embeddings))
                 self._words[id(embeddings)] = held
             self._words.move_to_end(id(embeddings))
-            if len(self._words) > WORD_LISTS:
+            if len(self._words) > WORD_LISTS_ON_GPU:
                 self._words.popitem(last=False)
             return held[1]
 

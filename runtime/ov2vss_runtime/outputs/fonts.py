@@ -25,7 +25,7 @@ PACKAGES = (
 FOLDERS = ("/usr/share/fonts", "/Library/Fonts", "/System/Library/Fonts", "C:/Windows/Fonts", "~/.fonts")
 """Where fonts lie on systems without fontconfig."""
 _told: list[str] = []
-NOWHERE = "\uffff"
+LETTER_OF_NO_FONT = "\uffff"
 """A code point that no font draws: its picture is the box that stands for a missing letter."""
 
 
@@ -104,7 +104,7 @@ def has_letter(path: str, letter: str) -> bool:
         font = _font(path, 20)
     except OSError:
         return False
-    return _picture(font, letter) not in (_picture(font, NOWHERE), b"")
+    return _picture(font, letter) not in (_picture(font, LETTER_OF_NO_FONT), b"")
 
 
 def _picture(font: FreeTypeFont, letter: str) -> bytes:

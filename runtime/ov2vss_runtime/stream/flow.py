@@ -15,10 +15,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-SHRINK = 2
+FLOW_SHRINK = 2
 """The flow's pictures are so many times smaller than the network's: 176 x 320 for frames of 352 x 640; those of the way
 back twice that."""
-WITHIN = 4.0
+FOUND_WITHIN = 4.0
 """Pixels of the network's frame from its start within which a way back and forth counts as found."""
 
 Plane = npt.NDArray[np.float32]
@@ -33,8 +33,8 @@ class Gates:
         noise: grey levels at most that count as noise: the frame's median difference, up to so much, is taken off.
         astray: pixels (of the network's frame) between start and end of the way back and forth at which trust falls to
             1/e.
-        lost, found: share of the picture whose way back and forth ends within :data:`WITHIN` pixels. At ``lost`` and
-            below nothing is taken from the frame before (a new shot, motion too fast to be found); up to ``found``
+        lost, found: share of the picture whose way back and forth ends within :data:`FOUND_WITHIN` pixels. At ``lost``
+            and below nothing is taken from the frame before (a new shot, motion too fast to be found); up to ``found``
             trust grows to its full value.
     """
 
@@ -129,7 +129,7 @@ class MotionEstimator:
             None for the first frame, and without ``cells``.
         """
         grey, last = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), self.last
-        h, w = (side // SHRINK for side in grey.shape)
+        h, w = (side // FLOW_SHRINK for side in grey.shape)
         fine = cv2.resize(grey, (w, h), interpolation=cv2.INTER_AREA)
         now = (fine, cv2.resize(fine, (w // 2, h // 2), interpolation=cv2.INTER_AREA))
         self.last = now
@@ -148,8 +148,8 @@ class MotionEstimator:
             np.float32, copy=False
         )
         at = places(flow)
-        astray = np.hypot(*np.moveaxis((flow + sample(back, at)) * pixels * SHRINK, -1, 0))
-        sure = (float((astray < WITHIN).mean()) - gates.lost) / (gates.found - gates.lost)
+        astray = np.hypot(*np.moveaxis((flow + sample(back, at)) * pixels * FLOW_SHRINK, -1, 0))
+        sure = (float((astray < FOUND_WITHIN).mean()) - gates.lost) / (gates.found - gates.lost)
         x, y = at[..., 0], at[..., 1]
         inside = (x >= -0.5) & (y >= -0.5) & (x <= w - 0.5) & (y <= h - 0.5)
         trust = np.exp(-surprise / gates.grey - astray / gates.astray) * np.float32(min(max(sure, 0.0), 1.0))

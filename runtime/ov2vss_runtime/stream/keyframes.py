@@ -10,13 +10,13 @@ from ov2vss_runtime.errors import OV2VSSError
 from ov2vss_runtime.stream.flow import Motion
 
 KeyFrames = int | Literal["auto"]
-FARTHEST = 8
+FARTHEST_KEY_FRAME = 8
 """Frames at most from one key frame to the next, with ``auto``."""
-FAR = 0.0375
+FAR_MOVED = 0.0375
 """Share of the picture's width: where a tenth of the picture has moved farther since the last key frame, ``auto`` asks
 for the next one. What moves is what goes wrong: on frames 0 to 49 of CamVid val this lay 0.3 points of mIoU above the
 curve of fixed distances, gathered distrust alone up to 0.3 below it."""
-ENOUGH = 0.25
+ENOUGH_TRUST = 0.25
 """Mean trust in the motion since the last key frame below which ``auto`` asks for the next one too. Trust multiplies
 from frame to frame and is 0 where the picture came in from outside: it counts distrust and new area in one."""
 
@@ -50,8 +50,8 @@ def due(keyframes: KeyFrames, since: int, motion: Motion | None) -> bool:
         return True
     if keyframes == "auto":
         way = np.hypot(motion.flow[..., 0], motion.flow[..., 1])
-        far = float(np.percentile(way, 90)) > FAR * way.shape[1]
-        return far or since >= FARTHEST or float(motion.trust.mean()) < ENOUGH
+        far = float(np.percentile(way, 90)) > FAR_MOVED * way.shape[1]
+        return far or since >= FARTHEST_KEY_FRAME or float(motion.trust.mean()) < ENOUGH_TRUST
     return since >= keyframes
 
 

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-REFRESH = 10
+FRAMES_BETWEEN_LOOKS = 10
 """Frames between two looks at the whole vocabulary."""
-FORGET = 0.02
+FADING_PER_LOOK = 0.02
 """Cosine by which an earlier look counts for less at every new one."""
 
 
@@ -17,9 +17,9 @@ class ClassPruner:
     """Chooses the ``keep`` classes whose cosine to the dense features comes nearest to the best one's, at any position.
 
     A class that never rises anywhere is dropped. The whole vocabulary is looked at in the first frame of a shot and
-    every :data:`REFRESH` frames after it; what came near in earlier looks fades by :data:`FORGET` each time. The
-    cosines are those of the unrefined text, one matrix product a look; the decoder's logits of the classes that stay
-    are exactly those of the whole vocabulary.
+    every :data:`FRAMES_BETWEEN_LOOKS` frames after it; what came near in earlier looks fades by
+    :data:`FADING_PER_LOOK` each time. The cosines are those of the unrefined text, one matrix product a look; the
+    decoder's logits of the classes that stay are exactly those of the whole vocabulary.
 
     Args:
         keep: so many at most; 0 for all.
@@ -39,7 +39,7 @@ class ClassPruner:
 
     def due(self) -> bool:
         """Whether :meth:`look` is due before this frame's :meth:`active`."""
-        return self._active is None or self._age >= REFRESH
+        return self._active is None or self._age >= FRAMES_BETWEEN_LOOKS
 
     def look(self, dense: npt.NDArray[np.float32], embeddings: npt.NDArray[np.float32]) -> None:
         """Choose anew.
@@ -51,7 +51,7 @@ class ClassPruner:
         cosines = embeddings @ dense.reshape(len(dense), -1)
         nearest = (cosines - cosines.max(0)).max(1)
         if self._nearest is not None:
-            nearest = np.maximum(nearest, self._nearest - FORGET)
+            nearest = np.maximum(nearest, self._nearest - FADING_PER_LOOK)
         self._nearest = nearest
         keep = min(self.keep or len(nearest), len(nearest))
         active = np.sort(np.argpartition(-nearest, keep - 1)[:keep])

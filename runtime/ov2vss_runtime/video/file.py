@@ -25,7 +25,7 @@ __all__ = ["VideoReader", "is_bt709", "reason", "to_rgb"]
 
 log = logging.getLogger("ov2vss.runtime")
 
-FASTEST = 1000
+FASTEST_RATE = 1000
 """Frames a second that are believed; some files only know the ticks of their clock."""
 FIELDS = 2
 """By how much the numbers of first and second fields may differ."""
@@ -70,7 +70,7 @@ class VideoReader:
             stream = find_video(container, self.path)
             self.time_base = Fraction(stream.time_base or 1)
             rate = stream.average_rate or stream.base_rate
-            self.rate: Fraction = rate if rate is not None and 0 < rate <= FASTEST else Fraction(25)
+            self.rate: Fraction = rate if rate is not None and 0 < rate <= FASTEST_RATE else Fraction(25)
             self._step = max(1, round(1 / (self.rate * self.time_base)))
             self._free_clock = bool(int(container.format.flags) & DISCONTINUOUS)
             self._hidden = stream.codec_context.codec.canonical_name in HIDDEN

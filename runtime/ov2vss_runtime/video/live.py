@@ -19,9 +19,9 @@ from ov2vss_runtime.video.source import FrameSource, VideoFrame
 
 log = logging.getLogger("ov2vss.runtime")
 
-TICKS = 90_000
+TICKS_PER_SECOND = 90_000
 """Units of time a second in live sources."""
-POLL = 0.1
+POLL_SECONDS = 0.1
 """Seconds after which a read looks whether it is still wanted."""
 
 
@@ -29,15 +29,15 @@ class LiveSource(FrameSource):
     """Timestamps in units of 1/90,000 s from the first frame on, rising."""
 
     live = True
-    time_base = Fraction(1, TICKS)
+    time_base = Fraction(1, TICKS_PER_SECOND)
 
     def __init__(self) -> None:
         self._last = -1
 
     def _stamp(self, rgb: np.ndarray, seconds: float, gap: bool = False) -> VideoFrame:
-        pts = max(self._last + 1, round(seconds * TICKS))
+        pts = max(self._last + 1, round(seconds * TICKS_PER_SECOND))
         self._last = pts
-        return VideoFrame(rgb, pts, pts / TICKS, gap=gap)
+        return VideoFrame(rgb, pts, pts / TICKS_PER_SECOND, gap=gap)
 
 
 class CameraSource(LiveSource):
@@ -147,7 +147,7 @@ class RawSource(FrameSource):
         if self._pipe is None:
             return self._stream.readinto(view) or 0  # type: ignore[attr-defined]
         while not self._stopped.is_set():
-            if select.select([self._pipe], [], [], POLL)[0]:
+            if select.select([self._pipe], [], [], POLL_SECONDS)[0]:
                 return os.readv(self._pipe, [view])
         return 0
 

@@ -31,7 +31,7 @@ from ov2vss_runtime.video.timeline import Timeline
 log = logging.getLogger("ov2vss.runtime")
 T = TypeVar("T")
 
-FASTEST = 240
+FASTEST_RATE = 240
 """Frames a second that are believed."""
 TIMEOUT = 5.0
 """Seconds without data after which a connection counts as lost."""
@@ -41,7 +41,7 @@ NO_CLOCK = 0x80
 """FFmpeg's flag of formats without timestamps: those that it makes up say nothing about a live stream."""
 PATIENCE = 1.0
 """Seconds in which a connection that is shut down has to let go."""
-LOST = (FFmpegError, OSError, ValueError, VideoError)
+CONNECTION_LOST = (FFmpegError, OSError, ValueError, VideoError)
 
 
 class _Picture(NamedTuple):
@@ -83,7 +83,7 @@ class NetworkSource(LiveSource):
         self._container: InputContainer | None = None
         try:
             self._away(self._begin)
-        except LOST as error:
+        except CONNECTION_LOST as error:
             why = error.problem if isinstance(error, VideoError) else reason(error)
             raise VideoError(
                 f"{self.shown} cannot be opened ({why})", "check the address, and that the stream is on"
@@ -94,7 +94,7 @@ class NetworkSource(LiveSource):
         self._container, stream = container, _ = self._connect()
         rate = stream.average_rate or stream.base_rate
         # Some streams only know the ticks of their clock.
-        self.rate = rate if rate is not None and 1 <= rate <= FASTEST else Fraction(25)
+        self.rate = rate if rate is not None and 1 <= rate <= FASTEST_RATE else Fraction(25)
         self.length = container.duration / av.time_base if container.duration else None
         listed = container.format.name.split(",")[0] in ("hls", "dash")
         self.whole = self.length is not None and (container.size > 0 or listed)
@@ -208,7 +208,7 @@ class NetworkSource(LiveSource):
             attempt += 1
             try:
                 self._container, stream = self._connect()
-            except LOST:
+            except CONNECTION_LOST:
                 continue
             self._reading = chain(self._decode(self._container, stream))
             self.timeline = self._new_timeline(stream)
@@ -279,7 +279,7 @@ class RemoteFile(NetworkSource):
     def __init__(self, url: str, reconnect: float = 10.0) -> None:
         super().__init__(url, reconnect)
         self._final: VideoFrame | None = None
-        with contextlib.suppress(*LOST):
+        with contextlib.suppress(*CONNECTION_LOST):
             self._final = self._away(self._find_last)
         if self._final is None:
             self.last_frame = None  # type: ignore[assignment, method-assign]  # a server without byte ranges: the end is not known before it is there

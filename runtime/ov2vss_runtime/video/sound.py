@@ -26,9 +26,9 @@ COPIED = ("aac", "mp3", "ac3", "eac3", "alac", "opus", "flac")
 """Codecs that players expect in mp4. FFmpeg's muxer takes more (Vorbis, DTS), which few of them play."""
 PRIMING = Fraction(1, 20)
 """Seconds before the beginning that a decoder may need to start with; what lies farther back was cut off."""
-LATE = 1.0
+LATE_SOUND = 1.0
 """Seconds after which a stream may begin too late for a header that needs its first packet."""
-INTERLEAVED = 1
+INTERLEAVED_SECONDS = 1
 """Seconds by which one stream of a file may be ahead of another."""
 
 
@@ -85,7 +85,7 @@ class Sound:
         codec = context.codec.canonical_name
         # The header of a file in which such a stream has nothing yet would be invalid.
         waits = codec in ("ac3", "eac3") or (codec == "aac" and not context.extradata)
-        late = waits and sounding is not None and sounding[stream.index] > LATE
+        late = waits and sounding is not None and sounding[stream.index] > LATE_SOUND
         if codec in COPIED and not late and _mp4_takes(stream):
             return CopiedTrack(self._output, stream, codec)
         try:
@@ -118,7 +118,7 @@ class Sound:
             if place is None:
                 return
             if until is not None and place * base > until:
-                if not final or place * base > until + INTERLEAVED:
+                if not final or place * base > until + INTERLEAVED_SECONDS:
                     return
                 self._pending = None  # another track may still have something to say
                 continue

@@ -199,7 +199,7 @@ def test_only_candidates_are_decoded_and_labels_are_of_the_whole_list() -> None:
 
 
 def test_candidates_follow_the_video() -> None:
-    from ov2vss_runtime.stream.pruning import REFRESH, ClassPruner
+    from ov2vss_runtime.stream.pruning import FRAMES_BETWEEN_LOOKS, ClassPruner
 
     pruner, embeddings = ClassPruner(2), np.eye(8, dtype=np.float32)
 
@@ -210,7 +210,7 @@ def test_candidates_follow_the_video() -> None:
 
     assert pruner.due()
     pruner.look(dense(1), embeddings)
-    for _ in range(REFRESH):
+    for _ in range(FRAMES_BETWEEN_LOOKS):
         assert not pruner.due()
         assert pruner.active().tolist() == [1, 7]
     assert pruner.due()

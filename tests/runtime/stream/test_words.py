@@ -11,7 +11,7 @@ from ov2vss_runtime import Segmenter, StreamOptions
 from ov2vss_runtime.bundle.text import STUFF, background_words, word_rows
 from ov2vss_runtime.bundle.vocabulary import Vocabulary
 from ov2vss_runtime.stream.label_map import label_map_numpy
-from ov2vss_runtime.stream.pruning import REFRESH, ClassPruner
+from ov2vss_runtime.stream.pruning import FRAMES_BETWEEN_LOOKS, ClassPruner
 from tests.hand_made import SIZE, HandMade
 
 LIST = "road; sky, sea; car"
@@ -73,7 +73,7 @@ def test_absent_words_are_left_out_and_tried_again() -> None:
     words = np.eye(3, dtype=np.float32)
     pruner.look(dense, words)
     assert pruner.active().tolist() == [0, 1]
-    for _ in range(REFRESH - 1):
+    for _ in range(FRAMES_BETWEEN_LOOKS - 1):
         assert not pruner.due()
         pruner.active()
     assert pruner.due()  # now and then
