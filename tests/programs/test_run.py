@@ -17,6 +17,7 @@ from PIL import Image
 from ov2vss_runtime.stream.segmenter import Segmenter
 from ov2vss_runtime.video.file import VideoReader
 from tests.conftest import SCRIPTS, moving_frames, run_program, write_video
+from tests.hand_made import HandMade
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +138,21 @@ def test_unwritable_folder(bundle: Path, video: Path, tmp_path: Path) -> None:
     locked.mkdir(mode=0o500)
     done = run_program("ov2vss-run", video, "--bundle", bundle, "--out", locked / "out.mp4")
     check_refusal(done, "cannot be written", locked, set())
+
+
+@pytest.mark.parametrize("closed", ["2>&-", "<&- >&- 2>&-"])
+def test_without_standard_streams_the_work_is_done(closed: str, tmp_path: Path) -> None:
+    """As a daemon or ``pythonw`` runs it: no progress, no message, and no output file that becomes "standard error"."""
+    HandMade().write(tmp_path / "b")
+    write_video(tmp_path / "v.mp4", moving_frames(5, (64, 96)), audio=True)
+    command = [str(SCRIPTS / "ov2vss-run"), "v.mp4", "--bundle", "b", "--jsonl", "a.jsonl", "--masks", "m"]
+    done = subprocess.run(["sh", "-c", f'exec "$@" {closed}', "sh", *command], cwd=tmp_path, check=False, timeout=200)
+    assert done.returncode == 0
+    lines = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
+    assert [line["frame"] for line in lines] == list(range(5))
+    assert VideoReader(tmp_path / "v.ov2vss.mp4").frames == 5
+    assert len(list((tmp_path / "m/v").iterdir())) == 5
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.jsonl", "b", "m", "v.mp4", "v.ov2vss.mp4"]
 
 
 def test_full_disk(bundle: Path, tmp_path: Path) -> None:

@@ -115,7 +115,7 @@ class Segmenter:
         if isinstance(vocabulary, str) and vocabulary in added:
             return Vocabulary(tuple(tuple(entry) for entry in added[vocabulary]))
         if isinstance(vocabulary, str) and not any(mark in vocabulary for mark in ";,\n"):
-            meant = get_close_matches(vocabulary.strip().casefold(), [name.casefold() for name in added], 1, 0.8)
+            meant = get_close_matches(vocabulary.strip().casefold(), [name.casefold() for name in added], 1, 0.7)
             if meant and not Path(vocabulary).is_file():
                 name = next(name for name in added if name.casefold() == meant[0])
                 raise VocabularyError(

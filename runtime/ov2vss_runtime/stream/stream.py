@@ -8,6 +8,7 @@ without a state, or with another one, say so (:class:`ov2vss_runtime.engines.eng
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
@@ -31,6 +32,8 @@ from ov2vss_runtime.stream.propagation import Propagator, Smoothing
 from ov2vss_runtime.stream.pruning import ClassPruner
 from ov2vss_runtime.stream.result import Result
 from ov2vss_runtime.timing import Stopwatch
+
+log = logging.getLogger("ov2vss.runtime")
 
 __all__ = ["DistantPolicy", "Result", "Stream", "StreamOptions"]
 
@@ -103,6 +106,11 @@ class Stream:
             embeddings = class_embeddings(self.engine.encode_text, rows, self.templates)
         if len(embeddings) != len(rows):
             raise OV2VSSError(f"{len(embeddings)} embeddings for {len(rows)} rows", "pass one for each, or none")
+        if len(rows) == 1:
+            log.warning(
+                "%r is the only word, so every pixel gets it; add what else is there, or background words",
+                words.names[0],
+            )
         self.vocabulary = words
         self.embeddings = np.ascontiguousarray(embeddings, np.float32)
         self.names = words.names

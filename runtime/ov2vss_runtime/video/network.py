@@ -39,6 +39,8 @@ BACK_OFF = (0.25, 0.5, 1.0, 2.0)
 """Seconds between attempts to get a stream back; the last one repeats."""
 NO_CLOCK = 0x80
 """FFmpeg's flag of formats without timestamps: those that it makes up say nothing about a live stream."""
+GROUP = 15.0
+"""Seconds before the end in which a key frame is looked for."""
 PATIENCE = 1.0
 """Seconds in which a connection that is shut down has to let go."""
 CONNECTION_LOST = (FFmpegError, OSError, ValueError, VideoError)
@@ -51,13 +53,13 @@ class _Picture(NamedTuple):
 
 
 class NetworkSource(LiveSource):
-    """A stream that FFmpeg opens by its URL (RTSP over TCP, HTTP, ...).
+    """A stream that FFmpeg opens by its URL (RTSP over TCP, or UDP where the server has no TCP; HTTP, ...).
 
     A connection that is lost is sought again, with growing pauses, for ``reconnect`` seconds; the frame after such a
     gap says so, and time has gone on by the clock. So does the frame at which the sender's own clock starts again. A
     stream of known length that is played to its end has ended. So has one that the other side closed properly and that
     does not come back; one that broke off is an error. Where a stream has no timestamps, frames have those of their
-    arrival.
+    arrival; the first frame alone often has none (RTSP).
 
     Args:
         url: what to open.
@@ -116,7 +118,7 @@ class NetworkSource(LiveSource):
         return Timeline(base, round(1 / (self.rate * base)), None, jumps_forward=True)
 
     def _connect(self) -> tuple[InputContainer, VideoStream]:
-        options = {"rtsp_transport": "tcp"} if self.url.lower().startswith("rtsp") else {}
+        options = {"rtsp_flags": "prefer_tcp"} if self.url.lower().startswith("rtsp") else {}
         if self._connections is not None:
             self._connections.release()
         self._connections = Connections(self.url)
@@ -164,12 +166,14 @@ class NetworkSource(LiveSource):
                 for rgb, stamp, arrived in self._reading:
                     began = arrived if began is None else began
                     if entered is None:
-                        entered = arrived
+                        entered, by_clock, seconds = arrived, False, 0.0
                         offset = arrived - began if gap else 0.0
-                        by_clock = self._clock and stamp is not None
                     jumps = self.timeline.jumps
                     place = self.timeline.seconds(self.timeline.place(stamp))
                     gap = gap or self.timeline.jumps > jumps
+                    if self._clock and stamp is not None and not by_clock:
+                        by_clock = True
+                        offset += max(0.0, seconds - place)  # the clock goes on where the arrivals had come to
                     seconds = place if by_clock else arrived - entered
                     yield self._stamp(rgb, offset + seconds, gap)
                     gap = False
@@ -290,10 +294,14 @@ class RemoteFile(NetworkSource):
         with container:
             head = next(self._decode(container, stream), None)
             assert self.length is not None
-            container.seek(round((self.length + (container.start_time or 0) / av.time_base) * av.time_base))
+            begin = container.start_time or 0
             last = None
-            for picture in self._decode(container, stream):
-                last = picture
+            for back in (0.0, GROUP):  # formats without an index are not sought by key frames
+                container.seek(begin + round(max(0.0, self.length - back) * av.time_base))
+                for picture in self._decode(container, stream):
+                    last = picture
+                if last is not None:
+                    break
             if head is None or last is None or last.stamp is None or head.stamp is None:
                 return None
             seconds = float((last.stamp - head.stamp) * (stream.time_base or 0))

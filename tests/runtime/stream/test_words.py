@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from ov2vss_runtime import Segmenter, StreamOptions
+from ov2vss_runtime.bundle.added_words import add_vocabulary
 from ov2vss_runtime.bundle.text import STUFF, background_words, word_rows
 from ov2vss_runtime.bundle.vocabulary import Vocabulary
+from ov2vss_runtime.errors import VocabularyError
 from ov2vss_runtime.stream.label_map import label_map_numpy
 from ov2vss_runtime.stream.pruning import FRAMES_BETWEEN_LOOKS, ClassPruner
 from tests.hand_made import SIZE, HandMade
@@ -102,3 +104,25 @@ def test_the_list_that_is_installed(tmp_path: Path) -> None:
     own = tmp_path / "own.txt"
     own.write_text("fog, mist\nsmoke\n")
     assert background_words(str(own)) == ("fog", "mist", "smoke")
+
+
+def test_near_names_of_added_lists_are_errors_and_one_word_is_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """``--vocab animalss`` was one class called animalss, and every pixel had it."""
+    folder = HandMade().write(tmp_path / "hand-made")
+    add_vocabulary(folder, "animals", Vocabulary.parse("zebra; pony"))
+    segmenter = Segmenter.load(folder)
+    for typo in ("animalss", "animal", "Animals", "aminals"):
+        with pytest.raises(VocabularyError, match=rf"no list '{typo}', but one called 'animals'; write animals"):
+            segmenter.words(typo)
+    assert segmenter.words("animals").names == ["zebra", "pony"]
+    assert segmenter.words("plants; animalss").names == ["plants", "animalss"]
+    segmenter.stream(vocabulary="animals")
+    segmenter.stream(vocabulary="zebra", options=StreamOptions(background=("pony",)))
+    assert caplog.messages == []
+    stream = segmenter.stream(vocabulary="animalss;")
+    assert stream.names == ["animalss"]
+    assert caplog.messages == [
+        "'animalss' is the only word, so every pixel gets it; add what else is there, or background words"
+    ]

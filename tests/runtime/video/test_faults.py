@@ -393,6 +393,23 @@ def test_a_muxer_that_fails_gives_its_own_cause(tmp_path: Path) -> None:
 # -- shape -------------------------------------------------------------------------------------------------------------
 
 
+def set_matrix(mp4: bytes, matrix: tuple[int, ...]) -> bytes:
+    """An mp4 whose track header says how it is turned and mirrored: (a, b, c, d)."""
+    data = bytearray(mp4)
+    at = data.index(b"tkhd") + 4 + 40
+    a, b, c, d = (x << 16 for x in matrix)
+    data[at : at + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    return bytes(data)
+
+
+def quarters_of(rgb: np.ndarray) -> list[list[int]]:
+    """(row, column) of the quarters of a picture that are red."""
+    height, width = rgb.shape[:2]
+    return np.argwhere(
+        [[rgb[y * height // 2 :, x * width // 2 :][10, 10, 0] > 150 for x in (0, 1)] for y in (0, 1)]
+    ).tolist()
+
+
 @pytest.mark.parametrize(
     ("matrix", "red"),
     [((-1, 0, 0, 1), (0, 1)), ((1, 0, 0, -1), (1, 0)), ((0, 1, 1, 0), (0, 0)), ((0, -1, -1, 0), (1, 1)),
@@ -403,18 +420,10 @@ def test_mirrors_and_turns_of_a_file(matrix: tuple[int, ...], red: tuple[int, in
     picture = np.zeros((64, 96, 3), np.uint8)
     picture[:32, :48] = (255, 0, 0)
     path = write_video(tmp_path / "v.mp4", [picture] * 3)
-    data = bytearray(path.read_bytes())
-    at = data.index(b"tkhd") + 4 + 40
-    a, b, c, d = (x << 16 for x in matrix)
-    data[at : at + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
-    path.write_bytes(data)
+    path.write_bytes(set_matrix(path.read_bytes(), matrix))
     reader = VideoReader(path)
     assert (reader.height, reader.width) == ((96, 64) if matrix[0] == 0 else (64, 96))
-    rgb = next(iter(reader)).rgb
-    quarters = [
-        [rgb[y * reader.height // 2 :, x * reader.width // 2 :][10, 10, 0] > 150 for x in (0, 1)] for y in (0, 1)
-    ]
-    assert np.argwhere(quarters).tolist() == [list(red)]
+    assert quarters_of(next(iter(reader)).rgb) == [list(red)]
 
 
 def test_a_size_that_changes_inside_a_file(tmp_path: Path) -> None:
