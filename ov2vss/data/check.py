@@ -17,6 +17,7 @@ from PIL import Image
 from ov2vss.data import SHAPES, open_files, open_videos
 from ov2vss.data.defects import Finding, MaskFacts, SplitFacts, defects, overlaps
 from ov2vss.data.images import ID_MODES, ImageVideos
+from ov2vss.data.still_sets import named_set
 from ov2vss.errors import OV2VSSError
 
 SPLITS = ("train", "val", "test")
@@ -77,6 +78,8 @@ def require_sound(report: Report) -> None:
 
 
 def _has(data: str, split: str) -> bool:
+    if named_set(data) is not None:
+        return split == "val"
     root = Path(data)
     return (root / f"{split}.txt").is_file() or (root / "gtFine" / split).is_dir()
 

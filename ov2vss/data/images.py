@@ -46,6 +46,7 @@ class ImageVideos:
 
     classes: Vocabulary
     unseen: list[int]
+    background: int | None = None
     videos: list[str]
 
     def __init__(self, cache: bool) -> None:

@@ -65,6 +65,7 @@ class ShapesVideos:
         names = [f"{colour} {shape}" for colour in COLOURS for shape in SHAPES]
         self.classes = Vocabulary.from_lines([BACKGROUND, *names], "shapes")
         self.unseen = [self.classes.names.index(name) for name in HELD_OUT]
+        self.background: int | None = None  # it is a class with a word, like the others
         self.split = split
         self._hidden = self.unseen if hold_out and split != "test" else []
         self.videos = [f"{split}-{i:04d}" for i in range(CLIPS[split])]

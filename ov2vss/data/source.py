@@ -21,6 +21,8 @@ class VideoSet(Protocol):
     classes: Vocabulary
     unseen: list[int]
     """Indices into ``classes`` of the classes whose labels training does not see."""
+    background: int | None
+    """Index of the class of all pixels that no other class has, the last one; None where there is no such class."""
     videos: list[str]
 
     def length(self, video: int) -> int:

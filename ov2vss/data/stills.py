@@ -23,7 +23,7 @@ class StillFrames:
 
     def __init__(self, videos: VideoSet, folders: Collection[str] | None = None) -> None:
         self._inner = videos
-        self.classes, self.unseen = videos.classes, videos.unseen
+        self.classes, self.unseen, self.background = videos.classes, videos.unseen, videos.background
         self._places: list[tuple[int, int | None]] = []
         """Video of the inner set, and its frame for a still or None for a whole video."""
         for video, name in enumerate(videos.videos):

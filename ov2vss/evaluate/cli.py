@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
 from ov2vss.options import clip_options, strict_option
 from ov2vss_runtime.atomic_files import write_json, write_text
+from ov2vss_runtime.bundle.clip_bundles import RECIPES, is_clip
 from ov2vss_runtime.console import CONTEXT, print_json, program
 
 if TYPE_CHECKING:
     from ov2vss.data.source import VideoSet
     from ov2vss.evaluate.evaluate import Predict
     from ov2vss.evaluate.predictions import Ids
+    from ov2vss_runtime.stream.distant import DistantPolicy
 
 log = logging.getLogger("ov2vss")
 
@@ -32,8 +34,15 @@ log = logging.getLogger("ov2vss")
     type=click.Choice(["one", "zero"]),
     help="With --pred: the id of the first class. one: 1, and 0 is unknown; zero: 0 [default: one].",
 )
-@click.option("--data", required=True, help="A folder in the VSPW layout, or 'shapes'.")
-@click.option("--split", default=None, help="Split of the data set [default: test; with --check all].")
+@click.option(
+    "--data",
+    required=True,
+    help="A folder in the VSPW layout or of Cityscapes, 'shapes', or pictures: voc20:DIR, voc21:DIR, context59:DIR, "
+    "context60:DIR, ade150:DIR, cocostuff171:DIR, cocoobject:DIR.",
+)
+@click.option(
+    "--split", default=None, help="Split of the data set [default: test; val for pictures; with --check all]."
+)
 @click.option("--check", is_flag=True, help="Look at all masks of --data, say what is wrong with them, and stop.")
 @click.option(
     "--protocol",
@@ -55,6 +64,31 @@ log = logging.getLogger("ov2vss")
     help="Distance of references in frames [default: the training data's; the bundle's].",
 )
 @clip_options
+@click.option(
+    "--dense",
+    default=None,
+    type=click.Choice(RECIPES),
+    help="With --bundle clip:MODEL/TAG: how features of places are taken from CLIP [default: neighbour].",
+)
+@click.option("--tiles", default=None, metavar="SHORT[:STRIDE]", help="With --bundle: windows, as in ov2vss-run.")
+@click.option(
+    "--background",
+    default=None,
+    metavar="FILE|stuff|none",
+    help="With --bundle: words that name nothing, as in ov2vss-run [default: stuff for sets with a background class].",
+)
+@click.option(
+    "--unknown-below",
+    default=None,
+    metavar="P|auto",
+    help="With --bundle: pixels less sure are unknown [default: auto for sets with a background class, else 0].",
+)
+@click.option(
+    "--synonyms",
+    default=None,
+    type=click.Choice(["average", "max"]),
+    help="With --bundle: as in ov2vss-run [default: as the bundle says].",
+)
 @strict_option
 @click.option("--stills", is_flag=True, help="Every frame is a picture of its own, without a past.")
 @click.option("--per-frame", is_flag=True, help="With --ckpt: the same model with every reference equal to the frame.")
@@ -111,6 +145,11 @@ def main(
     gap: int | None,
     clip_weights: str | None,
     download: bool,
+    dense: str | None,
+    tiles: str | None,
+    background: str | None,
+    unknown_below: str | None,
+    synonyms: Literal["average", "max"] | None,
     strict: bool,
     stills: bool,
     per_frame: bool,
@@ -131,9 +170,10 @@ def main(
       ov2vss-eval --ckpt runs/street --data camvid --split test --gap 1
       ov2vss-eval --bundle street-lite --data camvid --gap 1 --vocab paraphrases.txt
       ov2vss-eval --pred predictions/ --data camvid --json scores.json
+      ov2vss-eval --bundle clip:ViT-B-16/openai --tiles 336:112 --data voc21:VOCdevkit/VOC2012
       ov2vss-eval --check --data my-masks
     """
-    from ov2vss.data import open_videos
+    from ov2vss.data import named_set, open_videos
     from ov2vss.errors import OV2VSSError
     from ov2vss.evaluate.degrade import Degraded, parse_degrade
     from ov2vss.evaluate.evaluate import Protocol, evaluate, make_protocol, predict_with
@@ -155,7 +195,7 @@ def main(
             write_json(json_file, report_json(masks))
         print_check(masks, str(json_file) == "-")
         return
-    split = split or "test"
+    split = split or ("test" if named_set(data) is None else "val")
     if sum(x is not None for x in (ckpt, bundle, pred)) != 1:
         raise click.UsageError("give exactly one of --ckpt, --bundle and --pred")
     if per_frame and ckpt is None:
@@ -172,14 +212,19 @@ def main(
         raise click.UsageError("--rate needs --temporal")
     if temporal and stills:
         raise click.UsageError("--temporal and --stills contradict each other: pictures of their own have no past")
-    if (clip_weights is not None or download) and ckpt is None:
-        raise click.UsageError("--clip-weights and --download need --ckpt")
+    clip = bundle is not None and is_clip(bundle)
+    if (clip_weights is not None or download) and ckpt is None and not clip:
+        raise click.UsageError("--clip-weights and --download need --ckpt or --bundle clip:MODEL/TAG")
+    if dense is not None and not clip:
+        raise click.UsageError("--dense needs --bundle clip:MODEL/TAG")
+    if any(x is not None for x in (tiles, background, unknown_below, synonyms)) and bundle is None:
+        raise click.UsageError("--tiles, --background, --unknown-below and --synonyms need --bundle")
     # What is not there is said before torch is imported.
     if ckpt is not None and not ckpt.exists():
         raise OV2VSSError(f"checkpoint {ckpt} does not exist", "give the folder that ov2vss-train printed")
     if pred is not None and not pred.is_dir():
         raise OV2VSSError(f"the folder of predictions {pred} does not exist", "check --pred")
-    if bundle is not None:
+    if bundle is not None and not clip:
         read_manifest(find_bundle(bundle))
     worse = parse_degrade(degradation) if degradation is not None else None
     between = parse_keyframes(keyframes) if keyframes is not None else 1
@@ -211,16 +256,22 @@ def main(
             lambda: Stream(runner, setup.vocabulary, templates, distance, "farthest", embeddings=embeddings), strict
         )
     elif bundle is not None:
-        from ov2vss_runtime.stream.options import StreamOptions
+        from ov2vss.evaluate.any_words import WordOptions, clip_for
         from ov2vss_runtime.stream.segmenter import Segmenter
 
-        segmenter = Segmenter.load(bundle, backend or "onnxruntime", precision or "fp32", device=device)
+        made = None
+        if clip:
+            bundle, made = clip_for(bundle, videos, clip_weights, download, dense, tiles is not None)
+        segmenter = Segmenter.load(bundle, backend or "onnxruntime", precision or "fp32", device=device, clip=made)
         trained = segmenter.bundle.manifest.source
-        setup = protocol_for([line.split(",")[0] for line in trained["trained_classes"]], trained["unseen"])
-        embeddings = segmenter.stream(None, setup.vocabulary).embeddings
-        options = StreamOptions(smooth=bool(smooth), keyframes=between)
+        known = [line.split(",")[0] for line in trained.get("trained_classes", [])]
+        setup = protocol_for(known, trained.get("unseen", []))
+        words = WordOptions(background, unknown_below, synonyms, tiles)
+        options = words.stream_options(setup, segmenter.bundle.manifest, bool(smooth), between)
+        distant: DistantPolicy | None = "farthest" if segmenter.engine.can.distant else None
+        embeddings = segmenter.stream(None, setup.vocabulary, options=options).embeddings
         predict = predict_with(
-            lambda: segmenter.stream(None, setup.vocabulary, gap, "farthest", embeddings, options), strict
+            lambda: segmenter.stream(None, setup.vocabulary, gap, distant, embeddings, options), strict
         )
     else:
         assert pred is not None

@@ -38,6 +38,20 @@ class Protocol:
     """Line ``k`` words ``classes[k]``; further lines are distractors."""
     unseen: list[int]
     """Positions in ``classes`` of unseen classes."""
+    background: int | None = None
+    """Position in ``classes``, the last one, of the class without a word that unknown pixels count for."""
+
+    def counted(self, prediction: Labels) -> Labels:
+        """Indices into the vocabulary as positions in ``classes``, with distractors after them."""
+        if self.background is None:
+            return prediction
+        unknown = prediction >= len(self.vocabulary)
+        return np.where(unknown, self.background, prediction.astype(np.int64) + (prediction >= self.background))
+
+    @property
+    def counts(self) -> int:
+        """Number of values below unknown that :meth:`counted` gives."""
+        return len(self.vocabulary) + (self.background is not None)
 
 
 def make_protocol(videos: VideoSet, name: str, wording: Vocabulary | None, unseen: list[int] | None = None) -> Protocol:
@@ -49,17 +63,20 @@ def make_protocol(videos: VideoSet, name: str, wording: Vocabulary | None, unsee
         wording: line ``i`` words class ``i`` of the data set; more lines are distractors. None: the data set's names.
         unseen: indices of the classes that count as unseen; None: as the data set says.
     """
-    total = len(videos.classes)
+    total, others = len(videos.classes), videos.background
     unseen = videos.unseen if unseen is None else unseen
     classes = protocol_classes(name, total, unseen)
-    wording = wording or videos.classes
-    if len(wording) < total:
+    worded = total if others is None else total - 1
+    wording = wording or Vocabulary(videos.classes.entries[:worded])
+    if len(wording) < worded:
         raise OV2VSSError(
-            f"the vocabulary has {len(wording)} entries but the data set has {total} classes",
+            f"the vocabulary has {len(wording)} entries but the data set has {worded} classes",
             "line i words class i of the data set; add the missing lines",
         )
-    entries = [wording.entries[k] for k in classes] + list(wording.entries[total:])
-    return Protocol(name, classes, Vocabulary(tuple(entries)), [i for i, k in enumerate(classes) if k in set(unseen)])
+    entries = [wording.entries[k] for k in classes if k != others] + list(wording.entries[worded:])
+    new = [i for i, k in enumerate(classes) if k in set(unseen)]
+    background = classes.index(others) if others in classes else None
+    return Protocol(name, classes, Vocabulary(tuple(entries)), new, background)
 
 
 def predict_with(make_stream: Callable[[], Stream], strict: bool = False) -> Predict:
@@ -140,7 +157,7 @@ def tally(
         share: ``(i, n)`` takes every n-th video from the i-th on.
     """
     table = label_table(len(videos.classes), protocol.classes)
-    result = Tally(Confusion(len(protocol.classes), len(protocol.vocabulary)), np.zeros((len(WINDOWS), 2)))
+    result = Tally(Confusion(len(protocol.classes), protocol.counts), np.zeros((len(WINDOWS), 2)))
     chosen = [v for v in range(share[0], len(videos.videos), share[1]) if videos.labelled(v)]
     lengths = {v: videos.labelled(v)[-1] + 1 for v in chosen}
     with Progress(sum(lengths.values()), "evaluate", "frame", show=progress) as bar:
@@ -159,6 +176,7 @@ def tally(
                     truth = table[mask]
                     if truth.shape != prediction.shape:
                         raise _other_size(videos, video, index, truth.shape, prediction.shape)
+                    prediction = protocol.counted(prediction)
                     result.confusion.update(truth, prediction)
                     if dense:
                         truths.append(truth)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ov2vss_runtime.bundle.bundle import DEFAULT_BUNDLE, Bundle
-from ov2vss_runtime.bundle.clip_bundles import RECIPES, ClipOptions, is_clip
+from ov2vss_runtime.bundle.clip_bundles import RECIPES, ClipOptions, is_clip, of_windows
 from ov2vss_runtime.console import CONTEXT, one_line, print_json, program
 from ov2vss_runtime.errors import OV2VSSError, VideoError
 
@@ -80,6 +80,13 @@ FILE = click.Path(path_type=Path)
     default=None,
     type=click.Choice(RECIPES),
     help="With --bundle clip:...: how features of places are taken from CLIP [default: neighbour].",
+)
+@click.option(
+    "--tiles",
+    default=None,
+    metavar="SHORT[:STRIDE]",
+    help="Of training-free bundles: scale frames to this shorter side, look at them in windows of the bundle's size "
+    "and average; 336:112 is what published figures are made with. Slower, finer.",
 )
 @click.option(
     "--vocab",
@@ -231,6 +238,7 @@ def main(
     clip_weights: str | None,
     download: bool,
     dense: str | None,
+    tiles: str | None,
     vocab: str | None,
     out: Path | None,
     out_dir: Path | None,
@@ -294,6 +302,7 @@ def main(
     from ov2vss_runtime.stream.segmenter import Segmenter
     from ov2vss_runtime.stream.side_by_side import Failure, run_all
     from ov2vss_runtime.stream.stream import StreamOptions
+    from ov2vss_runtime.stream.tiles import parse_tiles
     from ov2vss_runtime.video.open_source import file_aspect, open_source
     from ov2vss_runtime.video.source import SourceOptions
 
@@ -336,6 +345,7 @@ def main(
         synonyms=synonyms,
         background=background_words(background) if background else (),
         drop_absent=drop_absent,
+        tiles=parse_tiles(tiles) if tiles is not None else None,
     )
     source_options = SourceOptions(rate, parse_size(raw) if raw else None, raw_format, reconnect)
 
@@ -351,6 +361,7 @@ def main(
     # The model first: a live source should not wait for it. Several files are looked at before the first is begun.
     clip = None
     if is_clip(bundle):
+        bundle = bundle if tiles is None else of_windows(bundle)
         aspect = file_aspect(sources[0])
         clip = ClipOptions(clip_weights or "", download, dense or RECIPES[0], aspect)
     elif clip_weights or download or dense:

@@ -8,22 +8,28 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import onnx
 import pytest
 import torch
+from click.testing import CliRunner
+from PIL import Image
 from safetensors.torch import save_file
 
-from ov2vss.clip import ClipSource, build_clip, clip_settings
+from ov2vss.clip import ClipSource, build_clip, clip_settings, load_clip
+from ov2vss.evaluate.cli import main as evaluate
 from ov2vss.model.dense import build_dense
 from ov2vss.model.training_free import TrainingFree, WindowAffinity
 from ov2vss_export.clip_writer import ClipRequest, export_clip, fitted_size
 from ov2vss_runtime import Segmenter, StreamOptions
+from ov2vss_runtime.bundle import bundle as bundles
 from ov2vss_runtime.bundle import clip_bundles
-from ov2vss_runtime.bundle.clip_bundles import find_clip_bundle, nearest_size
+from ov2vss_runtime.bundle.clip_bundles import ClipOptions, find_clip_bundle, nearest_size
 from ov2vss_runtime.bundle.verify import verify_bundle
 from ov2vss_runtime.bundle.vocabulary import Vocabulary
 from ov2vss_runtime.errors import BundleError
+from ov2vss_runtime.stream.preprocess import resize_frame
 from tests.conftest import SCRIPTS, moving_frames, shuffled, write_video
 
 SIZE = (64, 96)
@@ -81,8 +87,6 @@ def test_the_bundle_verifies_and_says_what_it_is(exported: Path) -> None:
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
 def test_logits_equal_torch(exported: Path, small_clip: str, weights: Path, backend: str) -> None:
-    from ov2vss.clip import load_clip
-
     segmenter = Segmenter.load(exported, backend)
     manifest = segmenter.bundle.manifest
     settings = clip_settings(small_clip, "")
@@ -197,6 +201,68 @@ def test_a_missing_extra_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     monkeypatch.setattr(clip_bundles, "find_spec", lambda name: None)
     with pytest.raises(BundleError, match=r"needs torch once.*pip install 'ov2vss\[export\]'"):
         find_clip_bundle("clip:ViT-B-16/openai")
+
+
+def test_eval_in_windows_equals_the_torch_tower_and_numpy(
+    exported: Path, small_clip: str, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    segmenter = Segmenter.load(exported)
+    words = Vocabulary.parse("; ".join(f"thing {k}, object {k}" if k == 3 else f"thing {k}" for k in range(20)))
+    rows = [(word, k) for k, entry in enumerate(words.entries) for word in entry]
+    texts = segmenter.stream(None, Vocabulary(tuple((word,) for word, _ in rows))).embeddings
+    settings = clip_settings(small_clip, "")
+    network = load_clip(small_clip, "", ClipSource(str(weights)))
+    tower = build_dense(network.visual, segmenter.bundle.manifest.dense.recipe, 8 * 12, settings.mean, settings.std)
+    short, stride = 100, 48
+    root = tmp_path / "VOC2012"
+    for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
+        (root / folder).mkdir(parents=True)
+    (root / "ImageSets/Segmentation/val.txt").write_text("a\nb\n")
+    hits, union, present = np.zeros(20), np.zeros(20), np.zeros(20, bool)
+    for name, shape in (("a", (40, 60)), ("b", (60, 48))):
+        file = root / "JPEGImages" / f"{name}.jpg"
+        Image.fromarray(moving_frames(1, shape, seed=ord(name))[0]).save(file)
+        size = tuple(round(side * short / min(shape)) for side in shape)
+        picture = resize_frame(np.array(Image.open(file)), size)
+        total, times = np.zeros((len(rows), *size)), np.zeros(size)
+        for y in range(-(-(size[0] - SIZE[0]) // stride) + 1):
+            for x in range(-(-(size[1] - SIZE[1]) // stride) + 1):
+                top, left = min(y * stride, size[0] - SIZE[0]), min(x * stride, size[1] - SIZE[1])
+                place = slice(top, top + SIZE[0]), slice(left, left + SIZE[1])
+                image = torch.from_numpy(picture[place].copy()).float().permute(2, 0, 1)[None] / 255
+                with torch.no_grad():
+                    dense = tower(image, [])[0].numpy()
+                planes = 40 * np.einsum("nd,dhw->nhw", texts, dense)
+                total[(slice(None), *place)] += [cv2.resize(plane, SIZE[::-1]) for plane in planes]
+                times[place] += 1
+        scores = np.stack([cv2.resize(plane, shape[::-1]) for plane in total / times])
+        labels = np.array([k for _, k in rows])[scores.argmax(0)]
+        # A truth that agrees here and there, with void and background.
+        draw = np.random.RandomState(ord(name))
+        mask = np.where(draw.random_sample(shape) < 0.5, labels + 1, draw.choice([0, 1, 4, 20, 255], shape))
+        Image.fromarray(mask.astype(np.uint8)).save(root / "SegmentationClass" / f"{name}.png")
+        valid = (mask != 0) & (mask != 255)
+        for k in range(20):
+            true, said = valid & (mask == k + 1), valid & (labels == k)
+            hits[k] += (true & said).sum()
+            union[k] += (true | said).sum()
+            present[k] |= true.any()
+    wanted = float(np.mean((hits / np.maximum(union, 1))[present]))
+    assert 0.02 < wanted < 0.98
+
+    asked: list[tuple[str, ClipOptions]] = []
+    monkeypatch.setattr(bundles, "find_clip_bundle", lambda *how: asked.append(how) or exported)
+    out = tmp_path / "scores.json"
+    args = ["--bundle", "clip:ViT-B-16/openai", "--clip-weights", "random", "--dense", "value", "--synonyms", "max"]
+    args += ["--data", f"voc20:{tmp_path}", "--vocab", "; ".join(", ".join(e) for e in words.entries)]
+    done = CliRunner().invoke(evaluate, [*args, "--json", str(out), "--tiles", f"{short}:{stride}"])
+    made = [(name, how.weights, how.dense) for name, how in asked]
+    assert made == [("clip:ViT-B-16/openai@224x224", "random", "value")]
+    if segmenter.bundle.manifest.temporal:
+        assert done.exit_code == 2 or "memory of whole frames" in str(done.exception)
+    else:
+        assert done.exit_code == 0, done.output
+        assert json.loads(out.read_text())["miou"] == pytest.approx(wanted, abs=0.005)
 
 
 def run(args: list[object], home: Path, **more: str) -> subprocess.CompletedProcess:

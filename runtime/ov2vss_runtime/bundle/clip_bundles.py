@@ -27,6 +27,8 @@ log = logging.getLogger("ov2vss.runtime")
 PREFIX = "clip:"
 SIZES = ((288, 512), (336, 448), (384, 384), (448, 336), (512, 288))
 """Frame sizes (H, W) of about the same area; the one nearest to the video's aspect is taken."""
+WINDOW = "224x224"
+"""Size of the windows of ``--tiles``, where the bundle's name says none: what CLIP was trained with."""
 RECIPES = ("neighbour", "value", "calibrated")
 MANIFEST = "manifest.json"
 
@@ -51,6 +53,11 @@ class ClipOptions:
 def is_clip(bundle: object) -> bool:
     """Whether a bundle is named after a CLIP."""
     return isinstance(bundle, str) and bundle.startswith(PREFIX)
+
+
+def of_windows(bundle: str) -> str:
+    """The name with the size of windows, where it has no size yet."""
+    return bundle if "@" in bundle else f"{bundle}@{WINDOW}"
 
 
 def nearest_size(aspect: float) -> tuple[int, int]:

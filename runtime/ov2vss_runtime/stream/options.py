@@ -7,6 +7,7 @@ from typing import Literal
 
 from ov2vss_runtime.errors import OV2VSSError
 from ov2vss_runtime.stream.keyframes import KeyFrames, check_keyframes
+from ov2vss_runtime.stream.tiles import Tiles
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class StreamOptions:
         background: words that take part but name nothing: pixels that one of them wins are unknown.
         drop_absent: leave out words whose share of the softmax stays below this everywhere in a frame; all words are
             looked at again at cuts and every few frames. 0 for none.
+        tiles: look at every frame in windows (:mod:`ov2vss_runtime.stream.tiles`); None for one pass.
     """
 
     confidence: bool = False
@@ -43,6 +45,7 @@ class StreamOptions:
     synonyms: Literal["average", "max"] | None = None
     background: tuple[str, ...] = ()
     drop_absent: float = 0.0
+    tiles: Tiles | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.unknown_below <= 1:

@@ -30,6 +30,7 @@ from ov2vss_runtime.stream.preprocess import aspect_differs, suggest_size
 from ov2vss_runtime.stream.propagation import Smoothing
 from ov2vss_runtime.stream.result import Result
 from ov2vss_runtime.stream.stream import Stream
+from ov2vss_runtime.stream.tiles import TiledEngine
 from ov2vss_runtime.video.open_source import open_source
 from ov2vss_runtime.video.source import Source, close_source
 
@@ -206,7 +207,8 @@ class Segmenter:
             queue=queue,
         )
         if opened is not None:
-            self._check_aspect(opened)
+            if options.tiles is None:
+                self._check_aspect(opened)
             if policy == "farthest" and last_frame is not None:
                 last = last_frame()
                 stream.set_last(last.rgb, last.time)
@@ -261,8 +263,10 @@ class SegmenterStream(Stream):
         self._stopped: threading.Event | None = None
         self._interrupted = False
         self._begun = False
+        tiles = options.tiles if options is not None else None
+        self._tiled = TiledEngine(segmenter.engine, tiles) if tiles is not None else None
         super().__init__(
-            segmenter.engine,
+            self._tiled or segmenter.engine,
             vocabulary,
             segmenter.bundle.manifest.vocabulary.templates,
             gap,
@@ -281,6 +285,23 @@ class SegmenterStream(Stream):
     @property
     def synonyms(self) -> str:
         return self.options.synonyms or self.segmenter.bundle.manifest.vocabulary.synonyms
+
+    def _resized(self, frame: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        if self._tiled is not None and frame.ndim == 3 and 0 not in frame.shape and self._tiled.fit(frame.shape[:2]):
+            if self._cuts is not None:
+                self._cuts.last = None
+            if self._propagator is not None:
+                self._propagator.forget()
+        return super()._resized(frame)
+
+    def _facts(self) -> dict[str, Any]:
+        facts = super()._facts()
+        return facts if self._tiled is None else facts | {"size": list(self._tiled.window)}
+
+    def load(self, data: bytes) -> None:
+        super().load(data)
+        if self._tiled is not None and self._latest is not None:
+            self._tiled.fit(self._latest.labels.shape)
 
     def set_vocabulary(self, vocabulary: Words, embeddings: npt.NDArray[np.float32] | None = None) -> None:
         words = self.segmenter.words(vocabulary)
