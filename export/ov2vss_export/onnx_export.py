@@ -13,8 +13,11 @@ import torch
 from torch.export import Dim
 
 from ov2vss_export.graphs import GraphSpec
+from ov2vss_runtime.errors import BundleError
 
 OPSET = 20
+MOST_BYTES = 2**31
+"""What an ONNX file holds at most."""
 
 
 @torch.no_grad()
@@ -24,7 +27,11 @@ def export_graph(spec: GraphSpec, lean: bool = True) -> onnx.ModelProto:
     Args:
         spec: the graph.
         lean: take its form with fewer operations, if it has one.
+
+    Raises:
+        BundleError: its weights are more than an ONNX file holds.
     """
+    check_weights_fit(spec.name, spec.module)
     shapes = {
         name: {axis: Dim(symbol, min=1, max=65_534) for axis, symbol in spec.dynamic.get(name, {}).items()}
         for name in spec.inputs
@@ -49,6 +56,16 @@ def export_graph(spec: GraphSpec, lean: bool = True) -> onnx.ModelProto:
     _name_axes(model, spec)
     onnx.checker.check_model(model, full_check=True)
     return model
+
+
+def check_weights_fit(name: str, module: torch.nn.Module) -> None:
+    """Refuse, before minutes of work, a graph that cannot be written: weights are kept inside of the files."""
+    size = sum(t.numel() * t.element_size() for t in (*module.parameters(), *module.buffers()))
+    if size >= MOST_BYTES:
+        raise BundleError(
+            f"the {name} graph has {size / 2**30:.1f} GB of weights, and an ONNX file holds less than 2",
+            "export a smaller model",
+        )
 
 
 def _shared_dims(shapes: dict[str, dict[int, Dim]]) -> dict[str, dict[int, Dim]]:

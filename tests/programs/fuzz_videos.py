@@ -1,6 +1,6 @@
 """Damaged videos through reading, streaming and writing; a program, so that a crash or a hang is seen from outside.
 
-    python -m tests.programs.fuzz_videos --videos DIR --count 300 --seed 0 --out DIR
+    python -m tests.programs.fuzz_videos --videos DIR --count 300 --out DIR
 
 The network is a stand-in: what is looked at is everything around it. One line a file: ``done`` or ``refused``, and why.
 Exit code 1 with a traceback for anything else; a file that takes more than :data:`LIMIT` seconds ends the process.
@@ -78,9 +78,9 @@ def segment(path: Path, out: Path) -> str:
     return f"done: {report['frames']} frames"
 
 
-def mutations(folder: Path, count: int, seed: int, out: Path) -> Iterator[tuple[str, Path]]:
+def mutations(folder: Path, first: int, count: int, seed: int, out: Path) -> Iterator[tuple[str, Path]]:
     videos = sorted(p for p in folder.iterdir() if p.suffix in (".mp4", ".webm", ".avi", ".mkv", ".ts"))
-    for number in range(count):
+    for number in range(first, count):
         dice = random.Random(f"{seed}/{number}")
         original = videos[number % len(videos)]
         path = out / f"damaged{original.suffix}"
@@ -92,11 +92,12 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--videos", type=Path, required=True)
     parser.add_argument("--count", type=int, default=300)
+    parser.add_argument("--first", type=int, default=0, help="number to begin at, to go on after a break")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    for name, path in mutations(args.videos, args.count, args.seed, args.out):
+    for name, path in mutations(args.videos, args.first, args.count, args.seed, args.out):
         faulthandler.dump_traceback_later(LIMIT, exit=True)
         print(name, segment(path, args.out), flush=True)
         faulthandler.cancel_dump_traceback_later()

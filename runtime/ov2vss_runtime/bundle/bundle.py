@@ -10,7 +10,9 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +24,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_safetensors
 
 from ov2vss_runtime.bundle.clip_bundles import ClipOptions, find_clip_bundle, is_clip
+from ov2vss_runtime.bundle.outside_weights import outside_files
 from ov2vss_runtime.bundle.unknown_keys import unknown_keys
 from ov2vss_runtime.bundle.vocabulary import Vocabulary
 from ov2vss_runtime.errors import BundleError
@@ -39,8 +42,6 @@ REQUIRED_GRAPHS = ("text", "backbone", "decoder")
 DECODER_PARTS = ("text_refinement", "class_head")
 """The decoder in two parts, where a variant has them: for engines that run it in small chunks of classes, so that the
 words are refined in one piece and not chunk by chunk."""
-EXTERNAL = b"\n\x08location\x12"
-"""How an ONNX file begins to name another file that holds a tensor (the key of an entry of ``external_data``)."""
 PRECISIONS = ("fp32", "fp16", "int8")
 COMPUTED = ("bf16", "tf32")
 """Precisions that no file of a bundle is in: an engine makes them of the fp32 graphs."""
@@ -78,6 +79,15 @@ class GraphInfo(FileInfo):
     """How weights are stored. In an int8 text graph they are all that is int8."""
     inputs: list[TensorInfo]
     outputs: list[TensorInfo]
+    external: list[FileInfo] = []
+    """Files of the bundle that hold weights of the graph (ONNX external data): those of graphs above 2 GB have to."""
+
+    @property
+    def identity(self) -> str:
+        """A hash of all that the graph computes with."""
+        if not self.external:
+            return self.sha256
+        return hashlib.sha256(" ".join((self.sha256, *(e.sha256 for e in self.external))).encode()).hexdigest()
 
 
 class VariantInfo(_Record):
@@ -238,7 +248,8 @@ class Bundle:
         folder = find_bundle(bundle, clip)
         manifest = read_manifest(folder)
         listed: list[FileInfo] = [manifest.tokenizer, manifest.vocabulary_cache, manifest.parity]
-        listed += [info for variant in manifest.variants.values() for info in variant.graphs.values()]
+        graphs = [info for variant in manifest.variants.values() for info in variant.graphs.values()]
+        listed += [file for info in graphs for file in (info, *info.external)]
         found: dict[str, str] = {}
         for info in listed:
             path = folder / info.file
@@ -284,15 +295,37 @@ class Bundle:
         return content
 
     def graph(self, variant: str, graph: str) -> bytes:
-        """A graph of a variant, checked. It may hold no weights outside of itself, which no hash would cover."""
+        """A graph of a variant, checked. It names no files for its weights but those that the manifest lists for it."""
         info = self.manifest.variants[variant].graphs[graph]
         content = self.read(info)
-        if EXTERNAL in content:
+        try:
+            outside = outside_files(content)
+        except ValueError as error:
             raise BundleError(
-                f"bundle {self.folder}: {info.file} keeps weights in other files, which no hash covers",
-                "export it with its weights inside",
+                f"bundle {self.folder}: {info.file} is no ONNX graph ({error})", "export the bundle again"
+            ) from None
+        if unknown := sorted(outside - {file.file for file in info.external}):
+            raise BundleError(
+                f"bundle {self.folder}: {info.file} keeps weights in {unknown[0]!r}, which the manifest does not list, "
+                "so that no hash covers it",
+                'list it under "external" of the graph (docs/bundle.md), or export the graph with its weights inside',
             )
         return content
+
+    def weights(self, variant: str, graph: str) -> dict[str, bytes]:
+        """The files in which a graph keeps weights outside of itself, by name, checked."""
+        return {file.file: self.read(file) for file in self.manifest.variants[variant].graphs[graph].external}
+
+    @contextmanager
+    def laid_out(self, variant: str, graph: str) -> Iterator[Path]:
+        """A graph and its weights in a folder of this process alone, for engines that take no weights from memory: what
+        they read are the bytes that were checked. The folder goes when the block ends."""
+        with tempfile.TemporaryDirectory(prefix="ov2vss-", ignore_cleanup_errors=True) as name:
+            path = Path(name) / self.manifest.variants[variant].graphs[graph].file
+            path.write_bytes(self.graph(variant, graph))
+            for file, content in self.weights(variant, graph).items():
+                path.with_name(file).write_bytes(content)
+            yield path
 
     def graph_file(self, variant: str, graph: str) -> Path:
         """Path of a graph of a variant."""
@@ -305,7 +338,7 @@ class Bundle:
     def vocabulary_key(self, vocabulary: Vocabulary, variant: str) -> str:
         """Name of a vocabulary's embeddings in the cache, for one variant's text graph."""
         m = self.manifest
-        text = m.variants[variant].graphs["text"].sha256
+        text = m.variants[variant].graphs["text"].identity
         return vocabulary_key(vocabulary, m.vocabulary.templates, text, m.tokenizer.sha256)
 
     def cached_embeddings(self, vocabulary: Vocabulary, variant: str) -> npt.NDArray[np.float32] | None:

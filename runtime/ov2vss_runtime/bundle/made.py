@@ -140,6 +140,8 @@ def _make(bundle: Bundle, name: str, recipe: Recipe, folder: Path) -> None:
         for graph in recipe.graphs:
             if graph not in graphs:
                 continue
+            if graphs[graph].external:
+                raise BundleError(f"{graphs[graph].file} keeps weights in other files", f"export {name} from the run")
             model = recipe.convert(onnx.load_from_string(bundle.read(graphs[graph])))
             path = part / f"{graph}.{name}.onnx"
             path.write_bytes(model.SerializeToString(deterministic=True))

@@ -10,7 +10,7 @@ import threading
 import time
 import warnings
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace as replace_field
 from pathlib import Path
 from typing import Any
@@ -113,6 +113,11 @@ def first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
+def outside_error(path: object, backend: str) -> BackendError:
+    """TensorRT's caches are keyed by the graph, and it reads weights outside of it by itself: from files unchecked."""
+    return BackendError(f"{path} keeps weights in other files, which {backend} does not take", "use another --backend")
+
+
 def load_error(path: object, version: str, error: Exception) -> BackendError | BundleError:
     """What to tell of a graph that could not be loaded, by its cause."""
     reason = first_line(error)
@@ -183,12 +188,16 @@ class OrtEngine(BundleEngine):
         # The label map has no fixed shape: a job for CUDA, not for TensorRT.
         chosen = PROVIDERS["cuda" if graph == "label_map" and self._provider == "tensorrt" else self._provider]
         content: Path | bytes = path
+        weights: dict[str, bytes] = {}
         if graph in self._replace:
             content = self._replace[graph]
         elif graph != "label_map":
             content = self.bundle.graph(self.variant, graph)
+            weights = self.bundle.weights(self.variant, graph)
+            if weights and self._provider == "tensorrt":
+                raise outside_error(path, "onnxruntime:tensorrt")
         try:
-            session = self.open_session(content, self.providers(graph))
+            session = self.open_session(content, self.providers(graph), weights=weights)
         except Exception as error:
             raise load_error(path, self._ort.__version__, error) from None
         wanted = chosen[0]
@@ -204,9 +213,20 @@ class OrtEngine(BundleEngine):
         return [(provider, self._options(provider, graph)) for provider in PROVIDERS[name]]
 
     def open_session(
-        self, graph: Path | bytes, providers: Sequence[tuple[str, dict[str, str]]] = (), options: Any = None
+        self,
+        graph: Path | bytes,
+        providers: Sequence[tuple[str, dict[str, str]]] = (),
+        options: Any = None,
+        weights: Mapping[str, bytes] | None = None,
     ) -> Any:
-        """A session over any graph, set up like the engine's own (on the processor, without ``providers``)."""
+        """A session over any graph, set up like the engine's own (on the processor, without ``providers``).
+
+        Args:
+            graph: a file, or its content.
+            providers: see :meth:`providers`.
+            options: of onnxruntime, to be completed.
+            weights: contents of the files in which the graph keeps weights outside of itself, by name.
+        """
         ort = self._ort
         options = options or ort.SessionOptions()
         options.intra_op_num_threads = self.threads
@@ -215,6 +235,10 @@ class OrtEngine(BundleEngine):
         options.log_severity_level = 3
         # Idle pools of the other sessions must not spin beside the one that works.
         options.add_session_config_entry("session.force_spinning_stop", "1")
+        if weights:
+            options.add_external_initializers_from_files_in_memory(
+                list(weights), list(weights.values()), [len(content) for content in weights.values()]
+            )
         return ort.InferenceSession(
             graph if isinstance(graph, bytes) else str(graph),
             options,

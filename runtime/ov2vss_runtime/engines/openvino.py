@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -79,13 +80,18 @@ class OpenVinoEngine(BundleEngine):
             key = (graph, classes)
             if key not in self._compiled:
                 path = self.bundle.graph_file(self.variant, graph)
-                content = self.bundle.graph(self.variant, graph)
+                outside = bool(self.bundle.manifest.variants[self.variant].graphs[graph].external)
+                laid_out = self.bundle.laid_out(self.variant, graph) if outside else nullcontext(None)
+                content = None if outside else self.bundle.graph(self.variant, graph)
                 try:
-                    model = self._core.read_model(content)
-                    if classes:
-                        width = self.bundle.manifest.vocabulary.embed_dim
-                        model.reshape({self.wiring.words: [classes, width]})
-                    self._compiled[key] = self._core.compile_model(model, "CPU", self._options)
+                    with laid_out as file:
+                        model = self._core.read_model(content if file is None else file)
+                        if classes:
+                            width = self.bundle.manifest.vocabulary.embed_dim
+                            model.reshape({self.wiring.words: [classes, width]})
+                        self._compiled[key] = self._core.compile_model(model, "CPU", self._options)
+                except BundleError:
+                    raise
                 except Exception as error:
                     reason = str(error).strip().splitlines()[-1][:200]
                     raise BundleError(

@@ -153,6 +153,10 @@ def build_plan(
     builder = trt.Builder(logger)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, logger)
+    if bundle.manifest.variants[variant].graphs[graph].external:
+        raise BackendError(
+            f"{path} keeps weights in other files, which {library} does not take", "use another --backend"
+        )
     if not parser.parse(bundle.graph(variant, graph)):
         reason = str(parser.get_error(0)).splitlines()[0][:200] if parser.num_errors else "no reason given"
         raise BundleError(f"{path} cannot be read by {library} {trt.__version__} ({reason})", "export the bundle again")
