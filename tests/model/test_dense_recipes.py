@@ -18,6 +18,7 @@ from ov2vss.model.dense import RECIPES, build_dense
 from ov2vss.model.dense.calibrated import CalibratedDense
 from ov2vss.model.dense.exact import Fill, Outliers
 from ov2vss.model.dense.tower import check_tower, fitting_models
+from ov2vss.model.training_free import TrainingFree
 from tests.conftest import clip_config, shuffled
 from tests.model import reference_tower as reference
 
@@ -163,3 +164,21 @@ def test_trained_presets_take_a_recipe_and_the_paper_keeps_its_own(config, small
         with torch.no_grad():
             found[recipe] = model.encode(frame).dense
     assert len({tuple(x.flatten()[:8].tolist()) for x in found.values()}) == len(RECIPES)
+
+
+@pytest.mark.parametrize("temperature", [20.0, 40.0, 100.0])
+def test_labels_do_not_depend_on_the_temperature_and_confidence_does(temperature: float, small_clip: str) -> None:
+    visual = shuffled(build_clip(small_clip, "").visual)
+    model = TrainingFree(build_dense(visual, "neighbour", 6, (0.5,) * 3, (0.5,) * 3), (16, 24), temperature)
+    generator = torch.Generator().manual_seed(0)
+    words = torch.nn.functional.normalize(torch.randn(5, model.width, generator=generator), dim=1)
+    with torch.no_grad():
+        dense, _ = model.encode(torch.randint(0, 256, (1, 16, 24, 3), dtype=torch.uint8, generator=generator))
+        logits = model.decode(dense, words).numpy()
+    cosines = np.einsum("nd,dhw->nhw", words.numpy(), dense.numpy())
+    assert np.abs(logits - temperature * cosines).max() <= 1e-5 * temperature
+    assert np.array_equal(logits.argmax(0), cosines.argmax(0))
+    best = np.exp(logits - logits.max(0))
+    share = (1 / best.sum(0)).mean()
+    flat = np.exp(10 * (cosines - cosines.max(0)))
+    assert share > (1 / flat.sum(0)).mean()

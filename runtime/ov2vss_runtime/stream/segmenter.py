@@ -18,6 +18,7 @@ import numpy.typing as npt
 from ov2vss_runtime.bundle.bundle import DEFAULT_BUNDLE, Bundle
 from ov2vss_runtime.bundle.clip_bundles import ClipOptions
 from ov2vss_runtime.bundle.vocabulary import Vocabulary, Words
+from ov2vss_runtime.bundle.word_cache import WordCache
 from ov2vss_runtime.engines.backends import load_engine
 from ov2vss_runtime.engines.bundle_engine import BundleEngine
 from ov2vss_runtime.errors import BackendError, OV2VSSError, VocabularyError
@@ -310,6 +311,16 @@ class SegmenterStream(Stream):
         if embeddings is None and not self.spread(words):
             embeddings = self.segmenter.embeddings(words)
         super().set_vocabulary(words, embeddings)
+
+    def _embed(self, rows: Vocabulary) -> npt.NDArray[np.float32]:
+        """Words of a published CLIP are kept from one run to the next: each is read in 80 sentences."""
+        segmenter, manifest = self.segmenter, self.segmenter.bundle.manifest
+        if "clip" not in manifest.source:
+            return super()._embed(rows)
+        text = manifest.variants[segmenter.variant].graphs["text"].sha256
+        key = (text, manifest.tokenizer.sha256)
+        cache = WordCache(segmenter.engine.encode_text, self.templates, manifest.vocabulary.embed_dim, key)
+        return cache.embeddings(rows)
 
     def __iter__(self) -> Iterator[Result]:
         if self.source is None:

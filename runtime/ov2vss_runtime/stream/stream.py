@@ -103,7 +103,7 @@ class Stream:
         words = Vocabulary.parse(vocabulary)
         rows, self._class_of = word_rows(words, self.synonyms, self.options.background)
         if embeddings is None:
-            embeddings = class_embeddings(self.engine.encode_text, rows, self.templates)
+            embeddings = self._embed(rows)
         if len(embeddings) != len(rows):
             raise OV2VSSError(f"{len(embeddings)} embeddings for {len(rows)} rows", "pass one for each, or none")
         if len(rows) == 1:
@@ -119,6 +119,10 @@ class Stream:
             self._propagator.drop()
         if self._pruner is not None:
             self._pruner.restart()
+
+    def _embed(self, rows: Vocabulary) -> npt.NDArray[np.float32]:
+        """Embeddings of words by the text encoder."""
+        return class_embeddings(self.engine.encode_text, rows, self.templates)
 
     @property
     def synonyms(self) -> str:

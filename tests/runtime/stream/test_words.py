@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
+from click.testing import CliRunner
+from PIL import Image
 
 from ov2vss_runtime import Segmenter, StreamOptions
 from ov2vss_runtime.bundle.added_words import add_vocabulary
 from ov2vss_runtime.bundle.text import STUFF, background_words, word_rows
 from ov2vss_runtime.bundle.vocabulary import Vocabulary
+from ov2vss_runtime.cli import main as run
 from ov2vss_runtime.errors import VocabularyError
 from ov2vss_runtime.stream.label_map import label_map_numpy
 from ov2vss_runtime.stream.pruning import FRAMES_BETWEEN_LOOKS, ClassPruner
+from ov2vss_runtime.video.open_source import open_source
+from tests.conftest import write_video
 from tests.hand_made import SIZE, HandMade
 
 LIST = "road; sky, sea; car"
@@ -126,3 +132,23 @@ def test_near_names_of_added_lists_are_errors_and_one_word_is_a_warning(
     assert caplog.messages == [
         "'animalss' is the only word, so every pixel gets it; add what else is there, or background words"
     ]
+
+
+@pytest.mark.parametrize("least", ["auto", "0.45", "0"])
+def test_doubtful_pixels_are_unknown_below_what_the_bundle_says(tmp_path: Path, least: str) -> None:
+    folder = HandMade().write(tmp_path / "hand-made", unknown_below=0.45)
+    pictures = [cv2.resize(frame(k)[:4, :6], SIZE[::-1], interpolation=cv2.INTER_CUBIC) for k in range(2)]
+    video = write_video(tmp_path / "video.mp4", pictures, codec="libx264rgb", pix_fmt="rgb24")
+    args = [str(video), "--bundle", str(folder), "--vocab", "road; sky; car; tree", "--masks", str(tmp_path / "masks")]
+    args += ["--unknown-below", least, "--no-smooth", "--no-video"]
+    done = CliRunner().invoke(run, args)
+    assert done.exit_code == 0, done.output
+    bound = 0.0 if least == "0" else 0.45
+    for number, frame_read in enumerate(open_source(str(video))):
+        logits = HandMade().logits([frame_read.rgb], ["road", "sky", "car", "tree"])[0].astype(np.float32)
+        confidence = np.empty(SIZE, np.float32)
+        wanted = label_map_numpy(logits, SIZE, confidence) + 1
+        wanted[confidence < bound] = 0
+        found = np.array(Image.open(sorted((tmp_path / "masks" / "video").glob("*.png"))[number]))
+        assert np.mean(found == wanted) > 0.999
+        assert (found == 0).any() == (bound > 0)
