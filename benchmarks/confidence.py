@@ -3,9 +3,9 @@
     python benchmarks/confidence.py --bundle street-lite --data camvid --split val
 
 Words are compared with a bundle's dense features by their cosines alone, frame by frame, as a training-free bundle
-does; no decoder, nothing carried. Prints the calibration error (ECE, 15 bins of the best word's share of the softmax) of the
-data set's own names and of these with more words that are not in the pictures; and mIoU when words whose share stays
-below a bound everywhere in a frame are left out (``--drop-absent``). Result of street-lite: docs/any-words.md.
+does; no decoder, nothing carried. Prints the calibration error (ECE, 15 bins of the best word's share of the softmax)
+of the data set's own names and of these with more words that are not in the pictures; and mIoU when words whose share
+stays below a bound everywhere in a frame are left out (``--drop-absent``). Result of street-lite: docs/any-words.md.
 """
 
 from __future__ import annotations

@@ -48,8 +48,8 @@ class WordCache:
 
     def embeddings(self, rows: Vocabulary) -> npt.NDArray[np.float32]:
         """Unit vectors ``[len(rows), D]``; synonyms of a row are averaged."""
-        found = {entry: self._read(entry) for entry in rows.entries}
-        new = [entry for entry, vector in found.items() if vector is None]
+        found = {entry: vector for entry in rows.entries if (vector := self._read(entry)) is not None}
+        new = [entry for entry in dict.fromkeys(rows.entries) if entry not in found]
         if len(new) >= MANY:
             log.warning("%d words are new: reading each in %d sentences, once", len(new), len(self._templates))
         for entry in new:
@@ -71,7 +71,7 @@ class WordCache:
         vector = np.frombuffer(data, "<f4").astype(np.float32)
         return vector if abs(float(np.linalg.norm(vector)) - 1) < 1e-3 else None
 
-    def _write(self, new: dict[tuple[str, ...], npt.NDArray[np.float32] | None]) -> None:
+    def _write(self, new: dict[tuple[str, ...], npt.NDArray[np.float32]]) -> None:
         """Keep words; where that is not possible they are encoded again next time."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
