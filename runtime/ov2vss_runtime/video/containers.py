@@ -73,7 +73,8 @@ def find_video(container: InputContainer, name: object) -> VideoStream:
     whole = [s for s in known if not int(s.disposition) & TILE]
     if not whole:
         raise VideoError(
-            f"{name} is one picture in {len(known)} tiles, which are not put together here", "convert it to JPEG or PNG"
+            f"{name} is one picture in {len(known)} tiles, which FFmpeg's libraries do not put together",
+            "run: pip install 'ov2vss[heic]', or convert it to JPEG or PNG",
         )
     best = container.streams.best("video")
     if best in whole:

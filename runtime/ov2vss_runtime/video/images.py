@@ -9,18 +9,22 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, features
 
 from ov2vss_runtime.errors import VideoError
 from ov2vss_runtime.video.source import FrameSource, VideoFrame
 
 log = logging.getLogger("ov2vss.runtime")
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+HEIC = (".heic", ".heif", ".hif")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".avif", *HEIC)
+MOVING = (b"hevc", b"msf1", b"avis")
+"""Brands of files that hold a sequence of pictures, where a HEIC or AVIF file says what it is."""
 
 
 class ImageSource(FrameSource):
@@ -94,8 +98,14 @@ def frame_names(files: Sequence[Path]) -> list[str]:
 
 def is_still(file: Path) -> bool:
     """Whether a file is a picture and no video: an image that does not move."""
-    if file.suffix.lower() not in SUFFIXES or not file.is_file():
+    kind = file.suffix.lower()
+    if kind not in SUFFIXES or not file.is_file():
         return False
+    if kind in (*HEIC, ".avif"):
+        with file.open("rb") as stream:
+            moves = stream.read(12)[8:] in MOVING
+        # FFmpeg reads what is stored in one piece, and moves; its libraries do not put tiles together.
+        return not moves and (_heif() is not None if kind in HEIC else bool(features.check("avif")))
     try:
         with Image.open(file) as image:
             return getattr(image, "n_frames", 1) == 1 or image.format in ("TIFF", "MPO")
@@ -106,6 +116,8 @@ def is_still(file: Path) -> bool:
 def is_transparent(file: Path) -> bool:
     """Whether an image has pixels that are not opaque."""
     try:
+        if file.suffix.lower() in HEIC and (heif := _heif()) is not None:
+            return bool(heif.open_heif(file).mode.endswith("A"))
         with Image.open(file) as image:
             if image.mode not in ("RGBA", "LA", "PA") and "transparency" not in image.info:
                 return False
@@ -116,14 +128,41 @@ def is_transparent(file: Path) -> bool:
 
 def read_image(file: Path) -> npt.NDArray[np.uint8]:
     """RGB ``[h, w, 3]`` uint8, upright; grey becomes RGB, transparency is ignored, 16 bits become 8."""
+    kind = file.suffix.lower()
+    if kind in HEIC:
+        return _read_heic(file)
     try:
+        if kind == ".avif":
+            with Image.open(file) as opened:
+                return np.asarray(opened.convert("RGB"))
         data = np.frombuffer(file.read_bytes(), np.uint8)
         image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-    except (OSError, cv2.error):
+    except (OSError, ValueError, cv2.error, Image.DecompressionBombError):
         image = None
     if image is None:
         raise VideoError(f"{file} cannot be read as an image", "remove or replace it")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
+
+
+def _heif() -> Any:
+    """The package that reads HEIC in tiles, as phones write it, or None."""
+    try:
+        import pi_heif
+    except ImportError:
+        return None
+    return pi_heif
+
+
+def _read_heic(file: Path) -> npt.NDArray[np.uint8]:
+    heif = _heif()
+    if heif is None:
+        from ov2vss_runtime.video.file import VideoReader
+
+        return next(iter(VideoReader(file))).rgb
+    try:
+        return np.asarray(heif.open_heif(file, convert_hdr_to_8bit=True).to_pillow().convert("RGB"))
+    except (OSError, ValueError, RuntimeError, SyntaxError, TypeError):
+        raise VideoError(f"{file} cannot be read as an image", "remove or replace it") from None
 
 
 def _natural(file: Path) -> list[list[tuple[int, int | str]]]:

@@ -18,6 +18,16 @@ from ov2vss_runtime.video.colours import HDR, ToneMapper, rgb_and_alpha, to_plai
 
 log = logging.getLogger("ov2vss.runtime")
 
+
+def _kind_of_later_release(cls: type[SideDataType], value: int) -> SideDataType:
+    member: Any = object.__new__(cls)
+    member._name_, member._value_ = f"TYPE_{value}", value
+    return member
+
+
+# PyAV 18.1 gives none of a frame's side data where one is of a kind that FFmpeg has and it has not (EXIF, of photos).
+SideDataType._missing_ = classmethod(_kind_of_later_release)  # type: ignore[assignment,method-assign]
+
 MOST_PIXELS = 8192 * 8192
 """Larger frames are refused: a damaged header can claim any size."""
 Matrix = tuple[tuple[int, int], tuple[int, int]]
