@@ -1,8 +1,9 @@
 """Write src/character_tables.h: how Hugging Face's ``tokenizers`` sees every character.
 
 Its tables are of several ages (general categories of 2015, normal forms of 2020, case of the compiler that built it),
-so that no one version of libutf8proc gives its answers. The library itself is asked about every code point here; what the
-tables say of a character is then the same whichever libutf8proc is installed. Run it when ``tokenizers`` has changed::
+so that no one version of libutf8proc gives its answers. The library itself is asked about every code point here; what
+the tables say of a character is then the same whichever libutf8proc is installed. Run it when ``tokenizers`` has
+changed::
 
     python sdk/tools/character_tables.py > sdk/src/character_tables.h
 """
