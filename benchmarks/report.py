@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from factors import factors, weights
 from parity import table as parity_table
 from scaling import table as scaling_table
 from tables import COLUMNS, limit_table, stage_table, table
@@ -191,7 +192,8 @@ def _full_size(record: dict[str, Any], rows: list[dict[str, Any]], check: Callab
     for ratio in record["comparisons"]:
         if ratio["bundle"] != rows[0]["bundle"] or ratio["classes"] != 124:
             continue
-        what = f"r101: {ratio['what']}"
+        made_of = factors(record["rows"], ratio["bundle"], ratio["size"], ratio["classes"], ratio["what"])
+        what = f"r101: {ratio['what']}{f' = {made_of}' if made_of else ''}"
         if ratio["what"].startswith("authors' scheme against the stream"):
             check(what, ratio["ratio"], ">=", 4.0)
         elif ratio["what"].startswith("authors' scheme, onnxruntime"):
@@ -268,7 +270,10 @@ def report(records: Records, plots: Plots, notes: str) -> list[str]:
         out += [*limit_table(record["rows"]), ""]
         for c in record["comparisons"]:
             if not c["what"].startswith("network against"):
-                out.append(f"* {c['bundle']}, {c['classes']} classes: {c['what']}: {c['ratio']:.2f} times")
+                made_of = factors(record["rows"], c["bundle"], c["size"], c["classes"], c["what"])
+                row = next(r for r in record["rows"] if r["bundle"] == c["bundle"])
+                where = f"{c['bundle']} ({weights(row)}), {c['size'][0]}x{c['size'][1]}, {c['classes']} classes"
+                out.append(f"* {where}: {c['what']}: {c['ratio']:.2f} times{f' = {made_of}' if made_of else ''}")
         out += [f"* not measured: {note}" for note in record["not_measured"]] + [""]
         for k, rows in enumerate(most_compared(record["rows"])):
             out += [*stage_table(rows[0]), ""]

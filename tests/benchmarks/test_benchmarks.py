@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -22,6 +23,7 @@ from tests.conftest import TrainedRun, moving_frames
 SCRIPTS = Path(__file__).parents[2] / "benchmarks"
 sys.path.insert(0, str(SCRIPTS))
 
+from factors import factors  # noqa: E402
 from limit import floor_ms, operations  # noqa: E402
 from reference import AuthorsScheme, TorchScheme, write_graphs  # noqa: E402
 from report import bounds  # noqa: E402
@@ -304,3 +306,18 @@ def test_lines_of_time_hold_or_do_not() -> None:
         k: {"miou": m, "seen": s} for k, m, s in (("1", 70, 1.0), ("3", 69, 0.33), ("5", 66, 0.2), ("auto", 69.2, 0.3))
     }
     assert [holds for _, _, holds in lines({"curve": curve})] == [True, False, True]
+
+
+def test_ratios_that_change_several_things_are_products() -> None:
+    """Scheme alone first; the factors of every such ratio in the records multiply to it."""
+    record = json.loads((SCRIPTS / "results/latency-full.json").read_text())
+    composed = [c for c in record["comparisons"] if "against the best stream" in c["what"]]
+    assert len(composed) == 8
+    for c in composed:
+        text = factors(record["rows"], c["bundle"], c["size"], c["classes"], c["what"])
+        assert text.startswith("scheme ")
+        values = [float(v) for v in re.findall(r" (\d+\.\d\d)", text)]
+        assert len(values) >= 3
+        assert np.prod(values) == pytest.approx(c["ratio"], rel=0.02)
+    rows = [r for r in record["rows"] if r["kind"] != "reference"]
+    assert factors(rows, c["bundle"], c["size"], c["classes"], c["what"]) == ""
