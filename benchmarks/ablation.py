@@ -57,6 +57,8 @@ ROWS = {
     "beta-0.1": Row("alpha 1, beta 0.1", ("alpha=1", "beta=0.1")),
     "beta-10": Row("alpha 1, beta 10", ("alpha=1", "beta=10")),
     "gamma-0": Row("without the dense loss", ("gamma=0",)),
+    "dense-neighbour": Row("dense features by neighbour", ("model.dense=neighbour",)),
+    "dense-calibrated": Row("dense features by calibrated", ("model.dense=calibrated",)),
     "zero-shot": Row("labels of the unseen classes void", ("hold_out_unseen=true",)),
     "zero-shot-masked": Row("and their pixels painted over", ("hold_out_unseen=true", "mask_unseen_pixels=true")),
 }
@@ -67,6 +69,10 @@ TABLES = {
     "refinement": ("Text refinement: attention, attention and FFN", ("attention", "full")),
     "loss": ("Loss weights", ("alpha-0.1", "alpha-1", "alpha-10", "beta-0.1", "beta-10")),
     "dense-loss": ("Dense loss of models that train their image encoder", ("gamma-0", "full")),
+    "dense": (
+        "Dense features of a frozen CLIP (the presets ov2vss-*)",
+        ("full", "dense-neighbour", "dense-calibrated"),
+    ),
     "zero-shot": ("Zero-shot", ("zero-shot",)),
     "masking": ("Zero-shot, unseen pixels in the frames", ("zero-shot", "zero-shot-masked")),
 }

@@ -70,7 +70,8 @@ class ClipRequest(ExportRequest):
 
 def fitted_size(model: str, size: tuple[int, int]) -> tuple[int, int]:
     """The largest (H, W) within ``size`` whose sides are multiples of the model's patch."""
-    patch = int((open_clip.get_model_config(model) or {"vision_cfg": {}})["vision_cfg"].get("patch_size", 32))
+    # A tower without patches is refused by name later.
+    patch = int((open_clip.get_model_config(model) or {"vision_cfg": {}})["vision_cfg"].get("patch_size") or 32)
     height, width = (max(2, side // patch) * patch for side in size)
     return height, width
 

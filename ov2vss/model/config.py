@@ -84,6 +84,8 @@ class ModelConfig(BaseModel):
             raise ValueError(
                 f"decoder_width={self.decoder_width} must be a multiple of decoder_groups={self.decoder_groups}"
             )
+        if self.dense != "value" and self.image_encoder != "clip":
+            raise ValueError(f"dense={self.dense} is about a frozen CLIP: it needs image_encoder=clip")
         if self.templates != IMAGENET80 and (not self.templates or any("{}" not in t for t in self.templates)):
             raise ValueError("every entry of templates must contain {} for the class name (or be imagenet80 alone)")
         return self

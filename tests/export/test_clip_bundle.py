@@ -21,6 +21,7 @@ from ov2vss.clip import ClipSource, build_clip, clip_settings, load_clip
 from ov2vss.evaluate.cli import main as evaluate
 from ov2vss.model.dense import build_dense
 from ov2vss.model.training_free import TrainingFree, WindowAffinity
+from ov2vss_export.cli import main as export
 from ov2vss_export.clip_writer import ClipRequest, export_clip, fitted_size
 from ov2vss_runtime import Segmenter, StreamOptions
 from ov2vss_runtime.bundle import bundle as bundles
@@ -174,6 +175,41 @@ def test_an_affinity_state_of_zeros_is_the_image_alone_and_one_of_the_frame_keep
     taken = sum(w * far[:, r, c] for w, (r, c) in zip(scores.softmax(0), near, strict=True))
     expected = torch.nn.functional.normalize(0.5 * dense[:, y, x] + 0.5 * taken, dim=0)
     assert torch.allclose(carried[:, y, x], expected, atol=1e-5)
+
+
+def test_parts_of_a_video_have_the_labels_of_the_whole_or_the_bundle_says_that_it_cannot_be_cut(exported: Path) -> None:
+    segmenter = Segmenter.load(exported)
+    frames = moving_frames(6, SIZE)
+    memory = segmenter.bundle.manifest.memory
+    whole = segmenter.stream(None, "sky; dog; cat", options=StreamOptions(smooth=False))
+    wanted = [whole.step(frame) for frame in frames]
+    part = segmenter.stream(None, "sky; dog; cat", options=StreamOptions(smooth=False))
+    found = [part.step(frame) for frame in frames[3:]]
+    same = [np.array_equal(a.logits, b.logits) for a, b in zip(found, wanted[3:], strict=True)]
+    if segmenter.bundle.manifest.temporal:
+        assert memory is None
+        assert not any(same)
+    else:
+        assert memory == 0
+        assert all(same)
+        assert all(np.array_equal(a.labels, b.labels) for a, b in zip(found, wanted[3:], strict=True))
+
+
+@pytest.mark.parametrize(
+    ("clip", "kind"),
+    [
+        ("RN50/openai", "ModifiedResNet"),
+        ("ViT-B-16-SigLIP/webli", "TimmModel"),
+        ("coca_ViT-B-32/laion2b_s13b_b90k", "V"),
+    ],
+)
+def test_towers_that_do_not_fit_are_refused_by_name(clip: str, kind: str, tmp_path: Path) -> None:
+    done = CliRunner().invoke(export, ["--clip", clip, "--clip-weights", "random", "--out", str(tmp_path / "out")])
+    assert done.exit_code == 1
+    assert f"plain CLIP vision transformer, not a {kind}" in done.output
+    assert "ViT-B-16, " in done.output
+    assert "Traceback" not in done.output
+    assert not (tmp_path / "out").exists()
 
 
 def test_sizes_fit_the_patch() -> None:

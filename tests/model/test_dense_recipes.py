@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 
 from ov2vss.clip import build_clip
 from ov2vss.errors import OV2VSSError
-from ov2vss.model import OV2VSS
+from ov2vss.model import OV2VSS, ModelConfig
 from ov2vss.model.dense import RECIPES, build_dense
 from ov2vss.model.dense.calibrated import CalibratedDense
 from ov2vss.model.dense.exact import Fill, Outliers
@@ -182,3 +182,9 @@ def test_labels_do_not_depend_on_the_temperature_and_confidence_does(temperature
     share = (1 / best.sum(0)).mean()
     flat = np.exp(10 * (cosines - cosines.max(0)))
     assert share > (1 / flat.sum(0)).mean()
+
+
+def test_a_recipe_is_refused_where_no_frozen_clip_would_look_at_it() -> None:
+    assert ModelConfig(image_encoder="clip", dense="neighbour").dense == "neighbour"
+    with pytest.raises(ValueError, match=r"dense=neighbour is about a frozen CLIP: it needs image_encoder=clip"):
+        ModelConfig(dense="neighbour")

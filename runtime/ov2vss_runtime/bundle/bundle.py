@@ -210,8 +210,10 @@ class Manifest(_Record):
     """What the trained model said, sampled: for ``ov2vss-export --verify-only``."""
 
     @property
-    def memory(self) -> int:
-        """Frames before a frame that it depends on, beside the distant one."""
+    def memory(self) -> int | None:
+        """Frames before a frame that it depends on, beside the distant one; None for all of them."""
+        if self.temporal.get("method") == "affinity":
+            return None
         return self.references * self.gap if self.state is not None else 0
 
 
