@@ -27,7 +27,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ov2vss.clip import ClipSource
+from ov2vss.clip_source import ClipSource
 from ov2vss.errors import OV2VSSError
 from ov2vss.identity import weights_sha256
 from ov2vss.model import OV2VSS

@@ -26,6 +26,7 @@ from open_clip.pretrained import download_pretrained
 from torch import Tensor, nn
 
 from ov2vss.clip_layouts import to_open_clip
+from ov2vss.clip_source import ClipSource
 from ov2vss.errors import OV2VSSError
 from ov2vss.weights_file import Weights, check_weights_file, describe, fetching, fit, read_weights
 
@@ -43,20 +44,6 @@ OPENAI_REPOSITORIES = {
     "ViT-L-14-336": "openai/clip-vit-large-patch14-336",
 }
 """Hub repositories with OpenAI's weights in the layout of ``transformers``: taken where they are cached already."""
-
-
-@dataclass(frozen=True)
-class ClipSource:
-    """Where weights come from.
-
-    Attributes:
-        weights: a file (safetensors, or a state dict of torch; open_clip's, OpenAI's or Hugging Face's names), a folder
-            of the hub that holds one, ``random``, or empty for the local hub cache.
-        download: allow open_clip to fetch the tag's weights.
-    """
-
-    weights: str = ""
-    download: bool = False
 
 
 @dataclass(frozen=True)

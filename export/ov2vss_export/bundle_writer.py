@@ -18,7 +18,7 @@ import onnxruntime
 from safetensors.numpy import save_file
 
 from ov2vss.checkpoint import Checkpoint
-from ov2vss.clip import ClipSource
+from ov2vss.clip_source import ClipSource
 from ov2vss.data import SHAPES, open_videos
 from ov2vss.errors import OV2VSSError
 from ov2vss.licenses import LICENSE, license_for_export, license_title

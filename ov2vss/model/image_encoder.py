@@ -9,13 +9,17 @@ checkpoints.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from torch import nn
 
-from ov2vss.clip import ClipSource, build_clip, clip_settings, load_clip
+from ov2vss.clip_source import ClipSource
 from ov2vss.errors import OV2VSSError
 from ov2vss.model.config import ModelConfig
-from ov2vss.model.dense import ClipTower, build_dense
 from ov2vss.model.dense_head import DenseHead
+
+if TYPE_CHECKING:
+    from ov2vss.model.dense import ClipTower
 
 
 def build_image_encoder(config: ModelConfig, channels: list[int]) -> nn.Module:
@@ -27,17 +31,24 @@ def build_image_encoder(config: ModelConfig, channels: list[int]) -> nn.Module:
         case "dense-head":
             return DenseHead(channels, config.dense_width, config.embed_dim)
         case "clip":
+            from ov2vss.clip import build_clip  # open_clip takes seconds to import
+
             return _dense(config, build_clip(config.clip_model, config.clip_pretrained))
 
 
 def load_image_encoder(encoder: nn.Module, config: ModelConfig, source: ClipSource) -> None:
     """Fill a frozen encoder with its weights, in place; nothing to do for a trained one."""
-    if isinstance(encoder, ClipTower):
+    if config.image_encoder == "clip":
+        from ov2vss.clip import load_clip
+
         loaded = _dense(config, load_clip(config.clip_model, config.clip_pretrained, source))
         encoder.load_state_dict(loaded.state_dict(), strict=True)
 
 
 def _dense(config: ModelConfig, clip: nn.Module) -> ClipTower:
+    from ov2vss.clip import clip_settings
+    from ov2vss.model.dense import build_dense
+
     settings = clip_settings(config.clip_model, config.clip_pretrained)
     encoder = build_dense(clip.visual, config.dense, config.clip_tokens, settings.mean, settings.std)
     if encoder.visual.output_dim != config.embed_dim:

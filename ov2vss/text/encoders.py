@@ -15,7 +15,7 @@ from tokenizers.normalizers import Lowercase
 from tokenizers.pre_tokenizers import Whitespace
 from torch import Tensor, nn
 
-from ov2vss.clip import ClipSource, load_clip
+from ov2vss.clip_source import ClipSource
 from ov2vss.errors import OV2VSSError
 from ov2vss.model.config import ModelConfig
 from ov2vss.text.text_encoder import TextEncoder
@@ -102,6 +102,7 @@ def build_text_encoder(config: ModelConfig, source: ClipSource | None = None) ->
         case "words":
             encoder = WordVectors(config.embed_dim)
         case "clip":
+            from ov2vss.clip import load_clip  # open_clip takes seconds to import
             from ov2vss.text.clip_text import ClipText
 
             encoder = ClipText(load_clip(config.clip_model, config.clip_pretrained, source or ClipSource()))

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from ov2vss import checkpoint
-from ov2vss.clip import ClipSource
+from ov2vss.clip_source import ClipSource
 from ov2vss.data import open_videos
 from ov2vss.data.clips import ClipDataset, ClipSpec, Steps, collate
 from ov2vss.data.label_tables import label_table

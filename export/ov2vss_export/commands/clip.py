@@ -47,7 +47,7 @@ def run(options: Options) -> None:
 
 
 def _request(options: Options) -> ClipRequest:
-    from ov2vss.clip import ClipSource
+    from ov2vss.clip_source import ClipSource
     from ov2vss_export.clip_writer import ClipRequest, fitted_size
     from ov2vss_runtime.bundle.vocabulary import Vocabulary
     from ov2vss_runtime.stream.preprocess import parse_size
