@@ -21,18 +21,19 @@ import json
 import multiprocessing
 import tempfile
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
-from limit import bundle_operations, floor_ms, peaks
+from limit import peaks
 from machine import machine
+from rows import add_limits, comparisons, measured
 from subjects import combinations, exported, installed, own_checkpoint, own_size, require_checkpoint, untrained
 from tables import stage_table, table
-from workers import Configuration, Failed, Worker, take_turns, warm_up, word_list, write_clip
+from workers import Configuration, word_list, write_clip
 
 from ov2vss_runtime.bundle.bundle import DEFAULT_BUNDLE, Bundle
 from ov2vss_runtime.console import CONTEXT, program
@@ -45,90 +46,149 @@ from ov2vss_runtime.stream.preprocess import parse_size
 CLASSES = (20, 124, 500, 1200)
 FULL_SIZES = ((256, 480), (480, 864))
 """Frame sizes of --full beside the built-in bundle's own."""
-TURN_SECONDS, MOST_FRAMES, FEWEST_FRAMES = 1.0, 20, 2
-"""How long a turn of the first configuration lasts, about, and how many frames that may be."""
 
 
-def measured(
-    configurations: list[Configuration], rounds: int, frames: int | None, end_to_end: bool
-) -> tuple[list[dict[str, Any]], list[str]]:
-    """A record per configuration, and what could not be measured, with the reason."""
-    workers, notes = [], []
-    for configuration in configurations:
-        try:
-            workers.append(Worker(configuration))
-        except Failed as error:
-            notes.append(f"{configuration.title}: {error}")
-    if not workers:
-        return [], notes
-    failed = warm_up(workers)
-    first_row = next((w for number, w in enumerate(workers) if number not in failed), None)
-    if first_row is not None:
-        each = first_row.samples[-1]["network"] / 1000
-        frames = frames or int(min(max(TURN_SECONDS / each, FEWEST_FRAMES), MOST_FRAMES))
-        take_turns(workers, failed, frames, rounds, frames * 2 if end_to_end else 0)
-    records, first = [], {}
-    for number, worker in enumerate(workers):
-        c = worker.configuration
-        if number in failed:
-            notes.append(f"{c.title}: {failed[number]}")
-            continue
-        labels = worker.call("labels")
-        reference = first.setdefault((c.bundle, c.classes), labels)
-        record = {"title": c.title, "kind": c.kind, "backend": c.backend, "precision": c.precision} | worker.about
-        record |= {"frames": len(worker.samples), "ms": worker.summary()}
-        record["fps"] = 1000 / record["ms"]["network"]["p50"]
-        record["run_fps"] = float(np.median(worker.fps)) if worker.fps else None
-        record["same_labels"] = None if c.kind == "image method" else float((labels == reference).mean())
-        record["bundle_folder"] = c.bundle
-        records.append(record)
-        record["peak_mb"] = worker.close()
+@dataclass(frozen=True)
+class Subject:
+    """A bundle to measure, the run that it was exported from (for torch), and numbers of words; None: its own."""
+
+    bundle: str
+    run: Path | None
+    counts: tuple[int | None, ...]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for on the command line; see the options of :func:`main`."""
+
+    bundles: tuple[str, ...]
+    presets: tuple[str, ...]
+    ckpt: Path | None
+    sizes: tuple[tuple[int, int], ...]
+    backends: tuple[str, ...]
+    precisions: tuple[str, ...]
+    counts: tuple[int | None, ...]
+    video: str | None
+    source: tuple[int, int] | None
+    with_torch: bool
+    compiled: bool
+    reference: bool
+    full: bool
+    threads: int
+    cache: Path
+
+    def subjects(self) -> list[Subject]:
+        """Bundles in the order of their rows; presets and checkpoints are exported into the cache first."""
+        found = [
+            Subject(str(exported(run, size, ("fp32", *self._stored()), self.cache)), run, counts)
+            for run, sizes, counts in self._exports()
+            for size in sizes or (own_size(run),)
+        ]
+        own = (None, *CLASSES) if self.full and self.counts == (None,) else self.counts
+        named = self.bundles or (() if found else (DEFAULT_BUNDLE,))
+        found += [Subject(name, self.ckpt or own_checkpoint(name), own) for name in named]
+        if self.full:
+            found.append(Subject(DEFAULT_BUNDLE, own_checkpoint(DEFAULT_BUNDLE), own))
+        for subject in found:
+            opened = Bundle.open(subject.bundle)
+            if self.with_torch or self.compiled or self.reference:
+                require_checkpoint(opened, subject.run)
+        return found
+
+    def _stored(self) -> tuple[str, ...]:
+        return tuple(p for p in ("fp16", "int8") if p in self.precisions)
+
+    def _exports(self) -> list[tuple[Path, tuple[tuple[int, int], ...], tuple[int | None, ...]]]:
+        """Runs to export, at which sizes (none: their own), and their numbers of words."""
+        asked = self.counts != (None,)
+        exports = [
+            (untrained(preset, self.cache), self.sizes, self.counts if asked or not self.full else CLASSES)
+            for preset in self.presets
+        ]
+        if self.ckpt is not None and not self.bundles:
+            exports.append((self.ckpt, self.sizes, self.counts))
+        if self.full:
+            exports.append((own_checkpoint(DEFAULT_BUNDLE), self.sizes or FULL_SIZES, self.counts))
+        return exports
+
+    def clip(self, opened: Bundle, generated: Path) -> str:
+        """The video to segment: the one that was named, or a generated one of the bundle's shape."""
+        if self.video is not None:
+            return self.video
+        return str(write_clip(generated, self.source or _near(tuple(opened.manifest.preprocess.size)), 48))
+
+    def rows(self, subject: Subject, opened: Bundle, count: int | None, clip: str) -> list[Configuration]:
+        """The configurations of one table row each, for one number of words."""
+        words = opened.default_vocabulary
+        nouns = None if count is None else tuple(word_list(words.names, count).names)
+        base = Configuration("stream", subject.bundle, classes=count, words=nouns, threads=self.threads, video=clip)
+        base = replace(base, cache=str(self.cache))
+        rows = [
+            replace(base, backend=backend, precision=precision)
+            for backend, precision in combinations(opened, self.backends or installed(), self.precisions)
+        ]
+        # The slow ones are compared at the bundle's own words, or at the only ones asked for.
+        if count is None or len(subject.counts) == 1 or (self.full and count == len(words)):
+            rows += [replace(base, ckpt=str(subject.run), kind=kind) for kind in self._slow_kinds()]
+        return rows
+
+    def _slow_kinds(self) -> list[str]:
+        wanted = {
+            "torch": self.with_torch,
+            "compiled": self.compiled,
+            "reference": self.reference,
+            "image method": self.reference,
+            "torch reference": self.reference and self.with_torch,
+        }
+        return [kind for kind, asked in wanted.items() if asked]
+
+
+def measure(request: Request, rounds: int, frames: int | None) -> tuple[list[dict[str, Any]], list[str]]:
+    """Records of every row, and what could not be measured, with the reason."""
+    records: list[dict[str, Any]] = []
+    notes: list[str] = []
+    subjects = request.subjects()
+    with tempfile.TemporaryDirectory() as folder:
+        for number, subject in enumerate(subjects):
+            opened = Bundle.open(subject.bundle)
+            clip = request.clip(opened, Path(folder) / f"{number}.mp4")
+            for count in subject.counts:
+                found, problems = measured(request.rows(subject, opened, count, clip), rounds, frames, end_to_end=True)
+                records += found
+                notes += problems
+    if not records:
+        raise OV2VSSError("nothing could be measured", notes[0] if notes else "no backend has these precisions")
     return records, notes
 
 
-def add_limits(records: list[dict[str, Any]], peak: dict[str, tuple[float, str]]) -> None:
-    """Operations, least time and the share of it that is reached, for streams over graphs; nothing without a peak."""
-    counted: dict[tuple, dict] = {}
-    for record in records:
-        folder = record.pop("bundle_folder")
-        if record["kind"] != "stream" or not peak:
-            continue
-        key = (folder, record["variant"], record["classes"])
-        if key not in counted:
-            counted[key] = bundle_operations(Bundle.open(key[0]), key[1], key[2])
-        record["operations"] = counted[key]
-        record["floor_ms"] = floor_ms(counted[key], record["precision"], peak)
-        if record["floor_ms"] is not None:
-            record["share_of_limit"] = record["floor_ms"] / record["ms"]["network"]["p50"]
+def measured_peaks(threads: int) -> dict[str, tuple[float, str]]:
+    """The machine's peaks, in a process of its own; nothing without the package onnx, which only the limit needs."""
+    if find_spec("onnx") is None:
+        return {}
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(peaks, (threads,))
 
 
-def comparisons(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Ratios of medians between rows of one run, over the same bundle and words."""
-    found = []
-    for key in dict.fromkeys((r["bundle"], tuple(r["size"]), r["classes"]) for r in records):
-        rows = [r for r in records if (r["bundle"], tuple(r["size"]), r["classes"]) == key]
-        streams = [r for r in rows if r["kind"] == "stream"]
-        if not streams:
-            continue
-        best = min(streams, key=lambda r: r["ms"]["network"]["p50"])
-
-        def add(what: str, slow: dict, fast: dict, stage: str = "network", key: tuple = key) -> None:
-            ratio = slow["ms"]["network"]["p50"] / fast["ms"][stage]["p50"]
-            found.append({"bundle": key[0], "size": key[1], "classes": key[2], "what": what, "ratio": ratio})
-
-        for row in rows:
-            same = next(
-                (s for s in streams if (s["backend"], s["precision"]) == (row["backend"], row["precision"])), None
-            )
-            if row["kind"] == "reference" and same:
-                add(f"authors' scheme against the stream, both {same['title']}", row, same)
-            if row["kind"] in ("reference", "torch reference"):
-                add(f"{row['title']} against the best stream ({best['title']})", row, best)
-            if row["kind"] == "image method" and same:
-                add(f"image method against the stream, both {same['title']}", row, same)
-        for row in streams:
-            add(f"network against its backbone alone ({row['title']})", row, row, "backbone")
-    return found
+def show(report: dict[str, Any], stages: bool) -> None:
+    """Print the machine, the table, the ratios and what is missing."""
+    where, peak = report["machine"], report["peaks"]
+    click.echo(
+        f"{where['processor']} ({', '.join(where['instructions'])}), {report['threads']} threads, not pinned, "
+        f"revision {where['revision']}, {where['date']}; "
+        + ", ".join(f"{package} {v}" for package, v in where["versions"].items())
+    )
+    rates = ", ".join(f"{k} {rate:.0f}e9 operations a second ({by})" for k, (rate, by) in peak.items())
+    missing = "no limit without the package onnx (pip install 'ov2vss[export]')"
+    click.echo(f"measured peak: {rates}" if peak else missing)
+    for line in table(report["rows"]):
+        click.echo(line)
+    for record in report["rows"] if stages else ():
+        click.echo("\n".join(stage_table(record)))
+    for ratio in report["comparisons"]:
+        click.echo(f"{ratio['bundle']}, {ratio['classes']} classes: {ratio['what']}: {ratio['ratio']:.2f} times")
+    for note in report["not_measured"]:
+        click.echo(f"not measured: {note}")
+    click.echo(f"{report['seconds']:.0f} s")
 
 
 def numbers(text: str | None) -> tuple[int | None, ...]:
@@ -187,121 +247,48 @@ def numbers(text: str | None) -> tuple[int | None, ...]:
 )
 @program
 def main(
-    bundles: tuple[str, ...],
-    presets: tuple[str, ...],
-    ckpt: Path | None,
     sizes: tuple[str, ...],
-    backends: tuple[str, ...],
-    precisions: tuple[str, ...],
     classes: str | None,
-    video: str | None,
     source: str | None,
-    with_torch: bool,
-    compiled: bool,
-    reference: bool,
     stages: bool,
-    full: bool,
     rounds: int,
     frames: int | None,
     threads: int | None,
     json_file: Path | None,
+    **asked: Any,
 ) -> None:
     """Print milliseconds a frame by stage of every configuration, in one table."""
     began, threads = time.perf_counter(), threads or available_threads()
-    if sizes and not full and (bundles or not (presets or ckpt)):
+    if sizes and not asked["full"] and (asked["bundles"] or not (asked["presets"] or asked["ckpt"])):
         raise OV2VSSError("a bundle has one size", "give --preset or --ckpt with --size, to export at others")
+    if asked["full"]:
+        asked |= {
+            "presets": (*asked["presets"], "ov2vss-r101"),
+            "with_torch": True,
+            "compiled": True,
+            "reference": True,
+        }
     cache = cache_folder("benchmarks")
     cache.mkdir(parents=True, exist_ok=True)
-    counts = numbers(classes)
-    subjects: list[tuple[str, Path | None, tuple[int | None, ...]]] = []
-    stored = tuple(p for p in ("fp16", "int8") if p in precisions)
-    if full:
-        presets, with_torch, compiled, reference = (*presets, "ov2vss-r101"), True, True, True
-    asked = tuple(parse_size(size) for size in sizes)
-    exports = [(untrained(preset, cache), asked, CLASSES if full else (None,)) for preset in presets]
-    if ckpt is not None and not bundles:
-        exports.append((ckpt, asked, (None,)))
-    if full:
-        exports.append((own_checkpoint(DEFAULT_BUNDLE), asked or FULL_SIZES, (None,)))
-    for run, at, usual in exports:
-        for size in at or (own_size(run),):
-            bundle = str(exported(run, size, ("fp32", *stored), cache))
-            subjects.append((bundle, run, counts if classes else usual))
-    lists = (None, *CLASSES) if full and not classes else counts
-    for bundle in bundles or (() if subjects else (DEFAULT_BUNDLE,)):
-        subjects.append((bundle, ckpt or own_checkpoint(bundle), lists))
-    if full:
-        subjects.append((DEFAULT_BUNDLE, own_checkpoint(DEFAULT_BUNDLE), lists))
-    if with_torch or compiled or reference:
-        for name, run, _ in subjects:
-            require_checkpoint(Bundle.open(name), run)
-    for name, _, _ in subjects:
-        Bundle.open(name)
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(1) as pool:
-        countable = find_spec("onnx") is not None  # the runtime alone measures everything but the limit
-        peak = pool.apply(peaks, (threads,)) if countable else {}
-    records, notes = [], []
-    with tempfile.TemporaryDirectory() as folder:
-        for number, (name, run, list_of_counts) in enumerate(subjects):
-            opened = Bundle.open(name)
-            clip = video
-            if clip is None:
-                shape = parse_size(source) if source else _near(tuple(opened.manifest.preprocess.size))
-                clip = str(write_clip(Path(folder) / f"{number}.mp4", shape, 48))
-            for count in list_of_counts:
-                nouns = None if count is None else tuple(word_list(opened.default_vocabulary.names, count).names)
-                base = Configuration("stream", name, classes=count, words=nouns, threads=threads, video=clip)
-                base = replace(base, cache=str(cache))
-                rows = [
-                    replace(base, backend=b, precision=p)
-                    for b, p in combinations(opened, backends or installed(), precisions)
-                ]
-                # The slow ones are compared at the bundle's own words, or at the only ones asked for.
-                if count is None or len(list_of_counts) == 1 or (full and count == len(opened.default_vocabulary)):
-                    at_ckpt = replace(base, ckpt=str(run))
-                    if with_torch:
-                        rows.append(replace(at_ckpt, kind="torch"))
-                    if compiled:
-                        rows.append(replace(at_ckpt, kind="compiled"))
-                    if reference:
-                        rows += [replace(at_ckpt, kind="reference"), replace(at_ckpt, kind="image method")]
-                    if reference and with_torch:
-                        rows.append(replace(at_ckpt, kind="torch reference"))
-                found, problems = measured(rows, rounds, frames, end_to_end=True)
-                records += found
-                notes += problems
-    with context.Pool(1) as pool:
-        again = pool.apply(peaks, (threads,)) if countable else {}
-    if not records:
-        raise OV2VSSError("nothing could be measured", notes[0] if notes else "no backend has these precisions")
-    peak = {kind: max(peak[kind], again[kind]) for kind in peak}
-    add_limits(records, peak)
-
-    where = machine()
-    click.echo(
-        f"{where['processor']} ({', '.join(where['instructions'])}), {threads} threads, not pinned, "
-        f"revision {where['revision']}, {where['date']}; "
-        + ", ".join(f"{package} {v}" for package, v in where["versions"].items())
+    request = Request(
+        sizes=tuple(parse_size(size) for size in sizes),
+        counts=numbers(classes),
+        source=parse_size(source) if source else None,
+        threads=threads,
+        cache=cache,
+        **asked,
     )
-    rates = ", ".join(f"{k} {rate:.0f}e9 operations a second ({by})" for k, (rate, by) in peak.items())
-    missing = "no limit without the package onnx (pip install 'ov2vss[export]')"
-    click.echo(f"measured peak: {rates}" if peak else missing)
-    for line in table(records):
-        click.echo(line)
-    for record in records if stages else ():
-        click.echo("\n".join(stage_table(record)))
-    ratios = comparisons(records)
-    for ratio in ratios:
-        click.echo(f"{ratio['bundle']}, {ratio['classes']} classes: {ratio['what']}: {ratio['ratio']:.2f} times")
-    for note in notes:
-        click.echo(f"not measured: {note}")
-    seconds = time.perf_counter() - began
-    click.echo(f"{seconds:.0f} s")
+    before = measured_peaks(threads)
+    records, notes = measure(request, rounds, frames)
+    after = measured_peaks(threads)
+    peak = {kind: max(before[kind], after[kind]) for kind in before}
+    add_limits(records, peak)
+    report = {"script": "latency", "machine": machine(), "threads": threads, "peaks": peak, "rounds": rounds}
+    report |= {"rows": records, "comparisons": comparisons(records), "not_measured": notes}
+    report["seconds"] = time.perf_counter() - began
+    show(report, stages)
     if json_file is not None:
-        record = {"script": "latency", "machine": where, "threads": threads, "peaks": peak, "rounds": rounds}
-        record |= {"rows": records, "comparisons": ratios, "not_measured": notes, "seconds": seconds}
-        json_file.write_text(json.dumps(record, indent=1) + "\n")
+        json_file.write_text(json.dumps(report, indent=1) + "\n")
 
 
 def _near(size: tuple[int, int]) -> tuple[int, int]:

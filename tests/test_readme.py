@@ -37,13 +37,13 @@ SHORT = {
     "python benchmarks/parity.py": f" --ckpt {ROOT}/models/street-lite --backend onnxruntime --precision fp32",
     "python benchmarks/scaling.py": " --frames 3",
     "python benchmarks/memory.py": " --frames 40 --settle 20",
-    "ov2vss-train --out runs/shapes": " --set iterations=4 --set per_frame_iterations=2 --set batch=2",
+    "ov2vss-train --out runs/shapes": " --set iterations=4 --set per_frame_iterations=2 --set batch=2 --no-score",
     "ov2vss-train --preset lite": FEW_ITERATIONS,
     "ov2vss-train --init": FEW_ITERATIONS,
     "ov2vss-train --out runs/first --resume": " --set iterations=5",
     "ov2vss-export --ckpt": " --size 128x192",
-    "torchrun": FEW_ITERATIONS,
-    "python benchmarks/ablation.py": FEW_ITERATIONS,
+    "torchrun": f"{FEW_ITERATIONS} --no-score",
+    "python benchmarks/ablation.py": f"{FEW_ITERATIONS} --preset tiny",
 }
 
 
@@ -67,7 +67,7 @@ def small_camvid(folder: Path) -> None:
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("readme")
-    street = islice(VideoReader(ROOT / "docs/images/street.mp4"), 50)
+    street = islice(VideoReader(ROOT / "docs/images/street.mp4"), 20)
     write_video(folder / "video.mp4", [cv2.resize(f.rgb, (320, 180)) for f in street], audio=True)
     (folder / "frames").mkdir()
     for index, frame in enumerate(islice(VideoReader(folder / "video.mp4"), 4)):
