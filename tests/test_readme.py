@@ -41,7 +41,7 @@ SHORT = {
     "ov2vss-train --preset lite": FEW_ITERATIONS,
     "ov2vss-train --init": FEW_ITERATIONS,
     "ov2vss-train --out runs/first --resume": " --set iterations=5",
-    "ov2vss-export --ckpt": " --size 128x192",
+    "ov2vss-export --ckpt": " --size 128x192 --rollout 45",
     "torchrun": f"{FEW_ITERATIONS} --no-score",
     "python benchmarks/ablation.py": f"{FEW_ITERATIONS} --preset tiny",
 }

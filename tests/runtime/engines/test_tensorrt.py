@@ -126,7 +126,7 @@ def test_memory_does_not_grow_with_word_lists(bundle: Path, cuda: FakeCuda, monk
     monkeypatch.setattr(cuda_module, "KEPT_BYTES", 2**20)
     stream = Segmenter(engine_on(bundle, cuda)).stream(None, "road; car; sky")
     frame = moving_frames(1, (128, 192))[0]
-    for count in range(2, 32):
+    for count in range(2, 32, 2):
         stream.set_vocabulary([f"thing {k}" for k in range(count)])
         stream.logits(frame)
         gc.collect()
