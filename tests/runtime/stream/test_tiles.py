@@ -7,12 +7,16 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from click.testing import CliRunner
+from PIL import Image
 
 from ov2vss_runtime import Segmenter, StreamOptions
+from ov2vss_runtime.bundle.clip_bundles import of_windows
+from ov2vss_runtime.cli import main as run
 from ov2vss_runtime.errors import OV2VSSError
 from ov2vss_runtime.stream.preprocess import resize_frame
 from ov2vss_runtime.stream.tiles import TiledEngine, Tiles, parse_tiles, spread, starts
-from tests.conftest import moving_frames
+from tests.conftest import moving_frames, write_video
 from tests.hand_made import SIZE, HandMade
 
 WORDS = ["road", "sky", "car", "dog"]
@@ -112,3 +116,23 @@ def test_texts_that_are_no_tiles(text: str) -> None:
 def test_texts_that_are() -> None:
     assert parse_tiles("336:112") == Tiles(336, 112)
     assert parse_tiles("336") == Tiles(336)
+
+
+def test_run_writes_the_labels_of_windows(segmenter: Segmenter, tmp_path: Path) -> None:
+    frames = moving_frames(2, (96, 160))
+    video = write_video(tmp_path / "video.mp4", frames, codec="libx264rgb", pix_fmt="rgb24")
+    args = [str(video), "--bundle", str(segmenter.bundle.folder), "--vocab", "; ".join(WORDS), "--tiles", "120:40"]
+    args += ["--masks", str(tmp_path / "masks"), "--no-video", "--no-smooth"]
+    done = CliRunner().invoke(run, args)
+    assert done.exit_code == 0, done.output
+    stream = segmenter.stream(str(video), "; ".join(WORDS), options=StreamOptions(tiles=TILES, smooth=False))
+    for result, path in zip(stream, sorted((tmp_path / "masks" / "video").glob("*.png")), strict=True):
+        assert np.array_equal(np.array(Image.open(path)), result.labels + 1)
+    wrong = CliRunner().invoke(run, [*args[:6], "tiles"])
+    assert wrong.exit_code == 2
+    assert "336:112" in wrong.output
+
+
+def test_windows_of_a_clip_are_of_224_pixels_unless_its_name_says_otherwise() -> None:
+    assert of_windows("clip:ViT-B-16/openai") == "clip:ViT-B-16/openai@224x224"
+    assert of_windows("clip:ViT-L-14-336/openai@336x336") == "clip:ViT-L-14-336/openai@336x336"
