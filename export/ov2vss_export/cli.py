@@ -10,7 +10,7 @@ from ov2vss.options import clip_options
 from ov2vss_export.commands import add_words, clip, export, plans, verify
 from ov2vss_export.commands.mode import Options, choose
 from ov2vss_runtime.bundle.bundle import PRECISIONS
-from ov2vss_runtime.console import CONTEXT, program
+from ov2vss_runtime.console import CONTEXT, Number, program
 
 MODES = (export.MODE, clip.MODE, verify.MODE, add_words.MODE, plans.MODE)
 
@@ -42,7 +42,7 @@ def _precisions(_context: click.Context, _option: click.Parameter, value: str | 
 @click.option(
     "--temperature",
     default=None,
-    type=click.FloatRange(0, min_open=True),
+    type=Number(0, min_open=True),
     help="With --clip: factor of cosines; confidence depends on it, labels do not [default: 40].",
 )
 @click.option(

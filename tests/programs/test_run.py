@@ -107,10 +107,15 @@ def test_bad_input_is_one_clear_line(bundle: Path, video: Path, tmp_path: Path) 
     (flipped / "decoder.onnx").write_bytes(data)
     (tmp_path / "file").write_text("")
     (tmp_path / "taken.mp4").mkdir()
+    os.mkfifo(tmp_path / "pipe.mp4")
     before = set(tmp_path.rglob("*"))
     whole = ["--bundle", bundle]
     for args, message in [
         (["missing.mp4", *whole], "missing.mp4 does not exist"),
+        (["pipe.mp4", *whole], "pipe.mp4 is a pipe or a device, and a video is read several times"),
+        (["", *whole], "the source has no name"),
+        ([video, *whole, "--vocab", "road; c#"], "'#' would be a comment"),
+        ([video, *whole, "--out", "a.gif"], "a.gif does not end in .mp4"),
         (["text.mp4", *whole], "text.mp4 cannot be opened as a video"),
         (["cut.mp4", *whole], "cut.mp4"),
         ([video, *whole, "--vocab", "empty.txt"], "empty.txt: no class names"),
@@ -128,7 +133,7 @@ def test_bad_input_is_one_clear_line(bundle: Path, video: Path, tmp_path: Path) 
         ([video, *whole, "--backend", "magic"], "backend 'magic' is not offered"),
     ]:
         done = run_program("ov2vss-run", *args, cwd=tmp_path)
-        wrong_usage = "--precision" in args or "--backend" in args
+        wrong_usage = "--precision" in args or "--backend" in args or "a.gif" in args
         check_refusal(done, message, tmp_path, before, 2 if wrong_usage else 1)
 
 

@@ -126,6 +126,10 @@ class Vocabulary:
                     f"class list {value} does not exist", f'check the path; if it is a word, write "{value};"'
                 )
             where, text = "the words given", value.strip()
+            if "#" in text and "\n" not in text:
+                raise VocabularyError(
+                    f"{where}: {text[text.index('#') :][:20]!r} would be a comment, as in a file", "leave # out"
+                )
             if text[:1] in ("[", "{"):
                 return cls.from_entries(read_entries(text, where), where)
             return cls.from_lines(split_words(text), where)

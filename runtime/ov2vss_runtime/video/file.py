@@ -66,6 +66,11 @@ class VideoReader:
             raise VideoError(f"{self.path} does not exist", "check the path")
         if self.path.is_dir():
             raise VideoError(f"{self.path} is a folder", "give a video file")
+        if not (self.path.is_file() or self.path.is_block_device()):
+            raise VideoError(
+                f"{self.path} is a pipe or a device, and a video is read several times",
+                "give a file; raw frames on a pipe go through -, and a camera has a number",
+            )
         with self._open() as container:
             stream = find_video(container, self.path)
             self.time_base = Fraction(stream.time_base or 1)

@@ -41,6 +41,8 @@ def open_source(source: str | Path, options: SourceOptions | None = None) -> Sou
         if options.raw is None:
             raise VideoError("raw frames on standard input have no size", "add --raw HEIGHTxWIDTH")
         return RawSource(sys.stdin.buffer, options.raw, options.raw_format, options.rate)
+    if not text.strip():
+        raise VideoError("the source has no name", "name a video, a folder of images, a camera's number or a URL")
     if URL.match(text):
         return open_network(text, options.reconnect)
     if text.isdigit() and not Path(text).exists():

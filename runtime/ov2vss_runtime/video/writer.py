@@ -58,7 +58,7 @@ class VideoWriter:
         self.part = self.path.with_name(f"{self.path.stem}.part{self.path.suffix}")
         self.notices: list[str] = []
         if self.path.suffix.lower() not in (".mp4", ".m4v", ".mov"):
-            raise VideoError(f"{self.path} does not end in .mp4", "name the output like result.mp4")
+            raise VideoError(f"{self.path} does not end in .mp4", "name the output like result.mp4", usage=True)
         if isinstance(source.path, Path) and self.path.resolve() == source.path.resolve():
             raise VideoError(f"{self.path} is the source itself", "choose another --out")
         if max(height, width) > LONGEST_SIDE:

@@ -24,7 +24,7 @@ def test_names_synonyms_and_comments(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("", "no class names"),
-        (" ; # only a comment", "no class names"),
+        (" ; # only a comment", "would be a comment"),
         ("road; road", "entry 2: 'road' repeats entry 1"),
         ("road, lane; Lane", "entry 2: 'lane' repeats entry 1"),
         ("road,, lane", "empty name or synonym"),
