@@ -148,7 +148,13 @@ def test_a_model_with_clip_is_exported_and_verified(
 
     words = Vocabulary.from_lines(clip_checkpoint.run.classes, "run")
     request = ExportRequest(
-        clip_checkpoint, words, tmp_path / "bundle", (96, 160), ("fp32", "fp16"), allow_parity_failure=True
+        clip_checkpoint,
+        words,
+        tmp_path / "bundle",
+        (96, 160),
+        ("fp32", "fp16"),
+        allow_parity_failure=True,
+        decoder_parts=False,
     )
     gates = export_bundle(request)
     assert list(gates) == ["fp32", "fp16"]

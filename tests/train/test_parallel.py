@@ -56,13 +56,22 @@ def _first_step(command: list[str], data: Path, out: Path, accumulate: int) -> t
         return load_file(out), file.metadata()
 
 
-def test_gradients_do_not_depend_on_processes_and_parts(uneven: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "ways",
+    [
+        pytest.param((("both", TWO, 2),), id="both"),
+        pytest.param((("two", TWO, 1), ("parts", [sys.executable], 2)), id="one at a time", marks=pytest.mark.slow),
+    ],
+)
+def test_gradients_do_not_depend_on_processes_and_parts(
+    uneven: Path, tmp_path: Path, ways: tuple[tuple[str, list[str], int], ...]
+) -> None:
     """The halves of the batch hold different numbers of valid pixels: a mean of means would be another gradient."""
     whole, told = _first_step([sys.executable], uneven, tmp_path / "one.safetensors", 1)
     assert told["world"] == "1"
     largest = max(float(g.abs().max()) for g in whole.values())
     assert largest > 1e-3
-    for name, command, accumulate in (("two", TWO, 1), ("parts", [sys.executable], 2), ("both", TWO, 2)):
+    for name, command, accumulate in ways:
         grads, half = _first_step(command, uneven, tmp_path / f"{name}.safetensors", accumulate)
         assert half["world"] == ("2" if command is TWO else "1")
         if command is TWO:
