@@ -26,6 +26,28 @@ class TrainConfig(BaseModel):
     preset: str = "custom"
     model: ModelConfig = ModelConfig()
     data: str = "shapes"
+    more_data: tuple[str, ...] = ()
+    """Further sets that are trained on together with ``data`` (``--data`` given again). Each labels some things and
+    leaves the rest void."""
+    shares: tuple[float, ...] = ()
+    """Of several sets: how often each is drawn, relative to the others; empty: equally often."""
+    void: tuple[Literal["unknown", "object", "whole"], ...] = ()
+    """Of several sets: what a pixel without a label is. ``unknown``: anything; ``object``: not the labelled object;
+    ``whole``: none of the set's classes. Empty: unknown in all."""
+    relations: str = ""
+    """Table of names that mean the same in several sets (``scenes``, or a file); empty: equal names alone."""
+    teacher_weight: float = Field(0.3, ge=0)
+    """Weight of a pixel that only a teacher has labelled (``data/<video>/teacher``)."""
+    void_weight: float = Field(0.2, ge=0)
+    """Weight of a pixel of which is only known what it is not."""
+    words: int = Field(18, ge=2)
+    """Concepts that a crop of several sets is compared with at once, beside ``negatives``."""
+    imagenet_weight: float = Field(0.0, ge=0)
+    """Weight of the loss against what an ImageNet classifier says at each place."""
+    imagenet_least: float = Field(0.3, ge=0, le=1)
+    """Lowest probability of the classifier's first class at a place that counts."""
+    cache: str = ""
+    """Folder for decoded pictures of several sets; empty: ``cache`` in the run folder."""
     stills: bool = False
     """Take every frame as a picture without a past; without it only those of the folders in ``stills.txt``."""
     init: str = ""
@@ -107,6 +129,12 @@ class TrainConfig(BaseModel):
             raise ValueError(f"batch={self.batch} must be a multiple of accumulate={self.accumulate}")
         if self.mask_unseen_pixels and not self.holds_out:
             raise ValueError("mask_unseen_pixels needs hold_out_unseen=true")
+        sets = 1 + len(self.more_data)
+        for name, given in (("shares", self.shares), ("void", self.void)):
+            if given and len(given) != sets:
+                raise ValueError(f"{name} has {len(given)} values for {sets} sets")
+        if any(share <= 0 for share in self.shares):
+            raise ValueError("shares must be above 0")
         if self.clip_weights and not self.model.has_clip:
             raise ValueError("this model has no CLIP to give weights to")
         if (self.wordings or self.text_mixing) and not self.prompt_sampling:
@@ -228,6 +256,28 @@ PRESETS["lite-any"] = PRESETS["lite"].model_copy(
     }
 )
 """``lite`` without the words and the template of streets; its frames take the aspect of the data."""
+
+PRESETS["scenes"] = PRESETS["lite-any"].model_copy(
+    update={
+        "preset": "scenes",
+        "wordings": "scenes",
+        "relations": "scenes",
+        "size": (352, 640),
+        "crop": (256, 288),
+        "scale": (0.55, 1.5),
+        "iterations": 4000,
+        "per_frame_iterations": 1_000_000,
+        "batch": 8,
+        "beta": 0.0,
+        "prompt_sampling": 0.5,
+        "text_mixing": 0.3,
+        "negatives": 4,
+        "imagenet_weight": 0.3,
+        "save_every": 100,
+        "precision": "bf16-mixed",
+    }
+)
+"""``lite`` on many partly labelled sets at once, a frame at a time."""
 
 FITTED = ("lite-any",)
 """Presets whose frame size is made for the aspect of the data, unless it is set."""

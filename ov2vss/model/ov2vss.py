@@ -185,8 +185,8 @@ class OV2VSS(nn.Module):
     # -- once per class ------------------------------------------------------------------------------------------
 
     def decode(self, guidance: Tensor, dense: Tensor, memory: tuple[Tensor, Tensor] | None, text: Tensor) -> Tensor:
-        """Logits ``[B, N, H/8, W/8]`` for class embeddings ``text [N, D]``."""
-        batch, count = dense.shape[0], text.shape[0]
+        """Logits ``[B, N, H/8, W/8]`` for class embeddings ``text [N, D]``, or ``[B, N, D]``, each frame's own."""
+        batch, count = dense.shape[0], text.shape[-2]
         if memory is not None:
             text = self.text_refinement(text, *memory)
         else:
@@ -225,7 +225,15 @@ class OV2VSS(nn.Module):
 
     def forward_single(self, frame: Tensor, text: Tensor) -> Prediction:
         """The per-frame baseline: all references and the distant frame are the frame ``[B, 3, H, W]`` itself."""
+        return self.predict_single(self.encode(frame), text)
+
+    def forward_words(self, frame: Tensor, text: Tensor) -> tuple[Prediction, Tensor]:
+        """:meth:`forward_single` and F^V; ``text [B, N, D]``, words of each frame."""
         target = self.encode(frame)
+        return self.predict_single(target, text), target.dense
+
+    def predict_single(self, target: FrameFeatures, text: Tensor) -> Prediction:
+        """:meth:`forward_single` for a frame that is encoded already; ``text [N, D]``, or ``[B, N, D]``."""
         past = context = None
         if self.config.stcf:
             past = self.stcf.chain([target.tokens] * self.config.references, target.lattice)

@@ -21,9 +21,13 @@ log = logging.getLogger("ov2vss")
 
 
 @click.command(context_settings=CONTEXT)
-@click.option("--preset", default=None, help="tiny (default), lite, lite-any, ov2vss-r101 or ov2vss-pvt-b2.")
+@click.option("--preset", default=None, help="tiny (default), lite, lite-any, scenes, ov2vss-r101 or ov2vss-pvt-b2.")
 @click.option(
-    "--data", default=None, help="A folder in the VSPW layout, or Cityscapes, or 'shapes': generated clips (default)."
+    "--data",
+    "sets",
+    multiple=True,
+    help="A folder in the VSPW layout, or Cityscapes, or 'shapes': generated clips (default). Given again: further, "
+    "partly labelled sets in the VSPW layout (preset scenes).",
 )
 @click.option(
     "--out", default=None, type=click.Path(path_type=Path), help="Run folder [default: runs/<preset>-<time>]."
@@ -49,7 +53,7 @@ log = logging.getLogger("ov2vss")
 @program
 def main(
     preset: str | None,
-    data: str | None,
+    sets: tuple[str, ...],
     out: Path | None,
     init: str | None,
     resume: bool,
@@ -70,6 +74,7 @@ def main(
       ov2vss-train
       ov2vss-train --preset lite --data camvid --out runs/street
       ov2vss-train --data my-masks --check
+      ov2vss-train --preset scenes --data camvid --data davis --out runs/scenes
       ov2vss-train --out runs/street --resume
       ov2vss-train --init models/street-lite --data mine --out runs/mine
       ov2vss-train --set iterations=200 --set model.width=16
@@ -81,6 +86,7 @@ def main(
     from ov2vss.train.preflight import check_settings
     from ov2vss.train.report import announce, print_check
 
+    data, more = (sets[0] if sets else None), sets[1:]
     if resume:
         if out is None:
             raise OV2VSSError("--resume needs the run to go on with", "add --out RUN", usage=True)
@@ -102,13 +108,23 @@ def main(
             raise OV2VSSError(f"--init {init} does not exist", "give the folder that ov2vss-train printed")
         base: str | TrainConfig = preset or "tiny"
         named_preset(preset or "tiny")
-        if data is not None and not check:
-            open_videos(data, "train")
+        for folder in () if check else sets:
+            open_videos(folder, "train")
+        if more and check:
+            raise OV2VSSError("--check looks at one data set", "give --data once", usage=True)
         if init is not None:
             from ov2vss.train.start import start_from
 
             base = start_from(init, preset)
-        config = configure(base, list(overrides), data=data, clip_weights=clip_weights, stills=stills or None)
+        config = configure(
+            base, list(overrides), data=data, more_data=more, clip_weights=clip_weights, stills=stills or None
+        )
+        if bool(config.more_data) != bool(config.relations):
+            raise OV2VSSError(
+                "several sets are trained with the preset scenes, and that one needs several",
+                "add --preset scenes, or --set relations=FILE; or give --data for each set",
+                usage=True,
+            )
         own_size = any(o.partition("=")[0].strip() in ("size", "crop") for o in overrides)
         if config.preset in FITTED and not own_size:
             from ov2vss.train.start import fit_frames
@@ -126,9 +142,10 @@ def main(
         return
     check_settings(config)
     if os.environ.get("RANK", "0") == "0":
-        found = check_data(config.data, config.holds_out, quick=True)
-        announce(found)
-        require_sound(found)
+        for folder in (config.data, *config.more_data):
+            found = check_data(folder, config.holds_out, quick=True)
+            announce(found)
+            require_sound(found)
 
     from ov2vss import checkpoint
     from ov2vss.torch_engine import PerFrameEngine, TorchEngine
@@ -138,11 +155,17 @@ def main(
 
     keep_freed_memory()
     began = time.perf_counter()
-    trainer = Trainer(config, out, resume, strict, download)
-    log.info("training %s on %s for %d iterations -> %s", config.preset, config.data, config.iterations, out)
+    if config.more_data:
+        from ov2vss.train.many import MixedTrainer
+
+        trainer: Trainer = MixedTrainer(config, out, resume, strict, download)
+    else:
+        trainer = Trainer(config, out, resume, strict, download)
+    names = ", ".join((config.data, *config.more_data))
+    log.info("training %s on %s for %d iterations -> %s", config.preset, names, config.iterations, out)
     trainer.fit()
     trained = checkpoint.find(out)
-    split = None if no_score else labelled_split(config.data)
+    split = None if no_score or config.more_data else labelled_split(config.data)
     report: dict[str, Any] = {"checkpoint": str(out)}
     if split is not None:
         model = trained.build(trained.run.clip_source(download=download)).to(trainer.fabric.device)
@@ -154,7 +177,9 @@ def main(
     if as_json:
         print_json(report)
         return
-    if no_score:
+    if config.more_data:
+        click.echo("not scored: ov2vss-eval scores a model on one set at a time")
+    elif no_score:
         click.echo(f"not scored: ov2vss-eval --ckpt {out} --data {config.data}")
     elif split is None:
         click.echo("not scored: the data set has masks neither in test nor in val")

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from ov2vss import checkpoint
+from ov2vss.checkpoint import Checkpoint
 from ov2vss.clip_source import ClipSource
 from ov2vss.data import open_videos
 from ov2vss.data.clips import ClipDataset, ClipSpec, Steps, collate
@@ -105,21 +106,7 @@ class Trainer:
     ) -> None:
         self.config, self.out, self.strict = config, out, strict
         self.start = 0
-        resumed = checkpoint.find(out, "last") if resume else None
-        if resumed is not None and resumed.run.train.model_copy(update={"iterations": config.iterations}) != config:
-            raise OV2VSSError(f"{out} was trained with other settings", "resume with --resume and --out alone")
-        self.fabric = make_fabric(config)
-        self.fabric.launch()
-        parts = self.fabric.world_size * config.accumulate
-        if config.batch % parts:
-            raise OV2VSSError(
-                f"batch={config.batch} cannot be divided over {self.fabric.world_size} processes and "
-                f"{config.accumulate} accumulated parts",
-                f"set batch to a multiple of {parts}",
-            )
-        self.part = config.batch // parts
-        self.fabric.seed_everything(config.seed, verbose=False)
-
+        resumed = self._begin(resume)
         check_networks(config, download)
         videos = open_videos(config.data, "train", cache=True, stills=config.stills, hold_out=config.holds_out)
         hidden = videos.unseen if config.holds_out else []
@@ -174,6 +161,30 @@ class Trainer:
             text_encoder_sha256=self.encoder.identity(),
             image_encoder_sha256=checkpoint.frozen_sha256(model.image_encoder),
         )
+        self._take_up(model, resumed, download)
+
+    def _begin(self, resume: bool) -> Checkpoint | None:
+        """The device, the parts of a batch and the seed; the checkpoint that the run goes on from, if there is one."""
+        config, out = self.config, self.out
+        resumed = checkpoint.find(out, "last") if resume else None
+        if resumed is not None and resumed.run.train.model_copy(update={"iterations": config.iterations}) != config:
+            raise OV2VSSError(f"{out} was trained with other settings", "resume with --resume and --out alone")
+        self.fabric = make_fabric(config)
+        self.fabric.launch()
+        parts = self.fabric.world_size * config.accumulate
+        if config.batch % parts:
+            raise OV2VSSError(
+                f"batch={config.batch} cannot be divided over {self.fabric.world_size} processes and "
+                f"{config.accumulate} accumulated parts",
+                f"set batch to a multiple of {parts}",
+            )
+        self.part = config.batch // parts
+        self.fabric.seed_everything(config.seed, verbose=False)
+        return resumed
+
+    def _take_up(self, model: OV2VSS, resumed: Checkpoint | None, download: bool) -> None:
+        """Fill the model with the weights it starts or goes on with, and make its optimizer."""
+        config, out = self.config, self.out
         if resumed is not None and resumed.run.model_copy(update={"train": config}) != self.run:
             raise OV2VSSError(
                 f"{out} was trained with other classes or other weights of a frozen encoder (config.json differs)",
@@ -193,6 +204,7 @@ class Trainer:
         self.raw_model = model
         self.model, self.optimizer = self.fabric.setup(model, optimizer)
         self.model.mark_forward_method("forward_single")
+        self.model.mark_forward_method("forward_words")
         if resumed is not None and self.scaler is not None:
             self.scaler.load_state_dict(resumed.state["scaler"])
 
