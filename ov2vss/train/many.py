@@ -24,7 +24,7 @@ from ov2vss.errors import OV2VSSError
 from ov2vss.model import OV2VSS
 from ov2vss.model.stcf import upsample
 from ov2vss.presets import TrainConfig
-from ov2vss.text import build_text_encoder
+from ov2vss.text import TextEncoder, build_text_encoder
 from ov2vss.train.imagenet import ImageNetGrid, imagenet_loss, name_embeddings
 from ov2vss.train.loop import Trainer, _one_thread, learning_rate_factor
 from ov2vss.train.loss import TEMPERATURE
@@ -61,7 +61,7 @@ class MixedTrainer(Trainer):
         self.cache = CropCache(Path(config.cache) if config.cache else out / "cache", roots)
         self.datasets = {True: self._dataset(len(roots))}
         source = ClipSource(config.clip_weights, download)
-        self.encoder = build_text_encoder(config.model, source).to(self.fabric.device)
+        self.encoder: TextEncoder = build_text_encoder(config.model, source).to(self.fabric.device)
         self.words = MixedVocabulary(
             self.encoder,
             self.concepts,
@@ -147,7 +147,9 @@ class MixedTrainer(Trainer):
             loss = loss + (extra := config.gamma * total / mass.clamp(min=1e-6))
             self.parts_of_loss["dense"] = extra.item()
         if self.grid is not None:
-            found = [self.grid.look_up(int(p), c.numpy()) for p, c in zip(part["picture"], part["cells"], strict=True)]
+            found = [
+                self.grid.look_up(int(p), c.cpu().numpy()) for p, c in zip(part["picture"], part["cells"], strict=True)
+            ]
             ids, shares = (torch.from_numpy(np.stack(each)).to(fabric.device) for each in zip(*found, strict=True))
             extra = imagenet_loss(dense, ids, shares.float(), self.names, config.imagenet_least)
             loss = loss + config.imagenet_weight * extra
