@@ -51,8 +51,8 @@ OV2VSS_CLONES static void interpolate_row(const float* row, const int* low, cons
 }
 
 // A class joins one output row: where it is better, `best` and `label` become its own.
-OV2VSS_CLONES static void join(const float* top, const float* bottom, float a, float b, int index, int count, float* best,
-                               std::int32_t* label) {
+OV2VSS_CLONES static void join(const float* top, const float* bottom, float a, float b, int index, int count,
+                               float* best, std::int32_t* label) {
     for (int x = 0; x < count; ++x) {
         const float value = a * top[x] + b * bottom[x];
         const bool better = value > best[x];
@@ -64,8 +64,8 @@ OV2VSS_CLONES static void join(const float* top, const float* bottom, float a, f
 // A class adds its share of the softmax, exp(value - best), to one output row; within 1e-5 of its value.
 //
 // exp(x) = 2^k * exp(f) with f in [-ln 2 / 2, ln 2 / 2], written so that compilers vectorize it.
-OV2VSS_CLONES static void add_share(const float* top, const float* bottom, float a, float b, int count, const float* best,
-                                    float* sum) {
+OV2VSS_CLONES static void add_share(const float* top, const float* bottom, float a, float b, int count,
+                                    const float* best, float* sum) {
     float series[kBlock], power[kBlock];
     std::int32_t bits[kBlock];
     for (int x = 0; x < count; ++x) {
@@ -82,10 +82,10 @@ OV2VSS_CLONES static void add_share(const float* top, const float* bottom, float
 
 // Labels for output rows [row_begin, row_end), and the winner's softmax over all classes unless `confidence` is null.
 //
-// All output pixels of one cell (four neighbouring logits) are convex combinations of its corners. A class whose largest
-// corner is below the largest "smallest corner" of any class therefore wins nowhere in the cell; one that wins in none
-// of a block's cells is not interpolated there. For the softmax the same holds with a distance below which a class does
-// not count.
+// All output pixels of one cell (four neighbouring logits) are convex combinations of its corners. A class whose
+// largest corner is below the largest "smallest corner" of any class therefore wins nowhere in the cell; one that wins
+// in none of a block's cells is not interpolated there. For the softmax the same holds with a distance below which a
+// class does not count.
 //
 // `before(y0, y1)` is called before the two rows of logits are read.
 template <typename Label, typename Before>
@@ -151,10 +151,10 @@ void label_rows(const float* logits, int classes, int h, int w, const Axis& rows
                 if (pass == 0 && list.size() == 1 && !confidence) break;
                 for (int n : list) {
                     const float* plane_of = logits + n * plane;
-                    interpolate_row(plane_of + static_cast<std::size_t>(y0) * w, columns.low.data(), columns.high.data(),
-                                    columns.weight.data(), begin, end, top.data());
-                    interpolate_row(plane_of + static_cast<std::size_t>(y1) * w, columns.low.data(), columns.high.data(),
-                                    columns.weight.data(), begin, end, bottom.data());
+                    interpolate_row(plane_of + static_cast<std::size_t>(y0) * w, columns.low.data(),
+                                    columns.high.data(), columns.weight.data(), begin, end, top.data());
+                    interpolate_row(plane_of + static_cast<std::size_t>(y1) * w, columns.low.data(),
+                                    columns.high.data(), columns.weight.data(), begin, end, bottom.data());
                     for (int r = 0; r < height; ++r) {
                         const float b = rows.weight[y + r], a = 1.0f - b;
                         const std::size_t at = static_cast<std::size_t>(r) * kBlock;

@@ -45,7 +45,7 @@ static void doubt(const float* logits, int classes, std::size_t plane, std::size
 
 // Makes the rows of a frame's logits from the past ones.
 struct Mover {
-    const float *past, *flow;     // [classes, h, w], [h, w, 2] (x, y; in cells)
+    const float *past, *flow;      // [classes, h, w], [h, w, 2] (x, y; in cells)
     const float *present, *trust;  // [classes, h, w], [h, w]; null together: rows are moved and not blended
     float lean, inverse_sure;
     int classes, h, w;
@@ -67,7 +67,8 @@ struct Mover {
     struct Scratch {
         std::vector<int> corner;
         std::vector<float> weight, share, moved_doubt, best;
-        explicit Scratch(int w) : corner(4 * static_cast<std::size_t>(w)), weight(corner.size()), share(w), moved_doubt(w) {}
+        explicit Scratch(int w)
+            : corner(4 * static_cast<std::size_t>(w)), weight(corner.size()), share(w), moved_doubt(w) {}
     };
 
     // Row y of every class, sampled at (x + flow[y, x, 0], y + flow[y, x, 1]), held at the borders.
@@ -117,9 +118,7 @@ void propagate(Mover& mover, Label* labels, float* confidence, int height, int w
     const int h = mover.h, w = mover.w;
     const Axis rows(h, height), columns(w, width);
     const int workers = std::max(1, std::min(threads, height / 16 + 1));
-    auto start = [&](int worker) {
-        return static_cast<int>(static_cast<std::int64_t>(height) * worker / workers);
-    };
+    auto start = [&](int worker) { return static_cast<int>(static_cast<std::int64_t>(height) * worker / workers); };
     std::vector<char> made(h, 0);
     mover.prepare();
     {

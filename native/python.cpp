@@ -40,7 +40,8 @@ using Logits3 = nb::ndarray<float, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
 
 template <typename Label>
 void propagate(const Logits& past, const Logits& flow, std::optional<Logits> present, std::optional<Plane> trust,
-               float lean, float sure, Logits3& out, Labels<Label>& labels, int threads, std::optional<Confidence> confidence) {
+               float lean, float sure, Logits3& out, Labels<Label>& labels, int threads,
+               std::optional<Confidence> confidence) {
     const std::size_t classes = past.shape(0), h = past.shape(1), w = past.shape(2);
     if (classes == 0 || h == 0 || w == 0) throw nb::value_error("logits are empty");
     if (classes - 1 > static_cast<std::size_t>(std::numeric_limits<Label>::max()))
@@ -84,11 +85,14 @@ NB_MODULE(_native, m) {
     m.def("label_map", &label_map<std::uint16_t>, "logits"_a, "labels"_a.noconvert(), "threads"_a,
           "confidence"_a.noconvert() = nb::none(), doc);
     const char* moved =
-        "Sample past [N, h, w] at every cell plus flow [h, w, 2] (x, y; in cells); given present [N, h, w], blend it in "
+        "Sample past [N, h, w] at every cell plus flow [h, w, 2] (x, y; in cells); given present [N, h, w], blend it "
+        "in "
         "by trust [h, w], less where present is surer than past (lean, sure). Write the result into out [N, h, w] and "
         "its label map into labels [H, W].";
-    m.def("propagate", &propagate<std::uint8_t>, "past"_a, "flow"_a, "present"_a.none(), "trust"_a.none(),
-          "lean"_a, "sure"_a, "out"_a.noconvert(), "labels"_a.noconvert(), "threads"_a, "confidence"_a.noconvert() = nb::none(), moved);
-    m.def("propagate", &propagate<std::uint16_t>, "past"_a, "flow"_a, "present"_a.none(), "trust"_a.none(),
-          "lean"_a, "sure"_a, "out"_a.noconvert(), "labels"_a.noconvert(), "threads"_a, "confidence"_a.noconvert() = nb::none(), moved);
+    m.def("propagate", &propagate<std::uint8_t>, "past"_a, "flow"_a, "present"_a.none(), "trust"_a.none(), "lean"_a,
+          "sure"_a, "out"_a.noconvert(), "labels"_a.noconvert(), "threads"_a, "confidence"_a.noconvert() = nb::none(),
+          moved);
+    m.def("propagate", &propagate<std::uint16_t>, "past"_a, "flow"_a, "present"_a.none(), "trust"_a.none(), "lean"_a,
+          "sure"_a, "out"_a.noconvert(), "labels"_a.noconvert(), "threads"_a, "confidence"_a.noconvert() = nb::none(),
+          moved);
 }

@@ -26,8 +26,8 @@ bool read_all(std::FILE* file, std::vector<std::uint8_t>& bytes, const std::stri
     const std::size_t count = std::fread(bytes.data(), 1, bytes.size(), file);
     if (count == bytes.size()) return true;
     if (count == 0 && !std::ferror(file)) return false;
-    throw std::runtime_error(name + " ends within frame " + std::to_string(frame) + " (" + std::to_string(count) + " of " +
-                             std::to_string(bytes.size()) + " bytes); check its size");
+    throw std::runtime_error(name + " ends within frame " + std::to_string(frame) + " (" + std::to_string(count) +
+                             " of " + std::to_string(bytes.size()) + " bytes); check its size");
 }
 
 class Raw : public Frames {
@@ -38,7 +38,8 @@ public:
         frame.width = options_.width;
         frame.height = options_.height;
         frame.rgb.resize(3 * static_cast<std::size_t>(frame.width) * static_cast<std::size_t>(frame.height));
-        if (!read_all(file_.get(), frame.rgb, options_.source == "-" ? "standard input" : options_.source, count_)) return false;
+        if (!read_all(file_.get(), frame.rgb, options_.source == "-" ? "standard input" : options_.source, count_))
+            return false;
         if (options_.bgr)
             for (std::size_t i = 0; i < frame.rgb.size(); i += 3) std::swap(frame.rgb[i], frame.rgb[i + 2]);
         frame.time = static_cast<double>(count_++) * rate_den / rate_num;
@@ -54,7 +55,8 @@ private:
 // YUV4MPEG2 as ffmpeg writes it: 4:2:0, 4:2:2 or 4:4:4 of 8 bits, or grey.
 class Y4m : public Frames {
 public:
-    Y4m(File file, const SourceOptions& options) : file_(std::move(file)), name_(options.source == "-" ? "standard input" : options.source) {
+    Y4m(File file, const SourceOptions& options)
+        : file_(std::move(file)), name_(options.source == "-" ? "standard input" : options.source) {
         std::istringstream header(line());
         std::string word, colours = "420jpeg";
         header >> word;
@@ -101,11 +103,13 @@ public:
         const int first = std::fgetc(file_.get());
         if (first == EOF) return false;
         std::ungetc(first, file_.get());
-        if (line().rfind("FRAME", 0) != 0) throw std::runtime_error(name_ + ": frame " + std::to_string(count_) + " has no head; write it anew");
+        if (line().rfind("FRAME", 0) != 0)
+            throw std::runtime_error(name_ + ": frame " + std::to_string(count_) + " has no head; write it anew");
         const std::size_t wide = static_cast<std::size_t>(width_), high = static_cast<std::size_t>(height_);
         const std::size_t half_wide = (wide + across_ - 1) / across_, half_high = (high + down_ - 1) / down_;
         planes_.resize(wide * high + (grey_ ? 0 : 2 * half_wide * half_high));
-        if (!read_all(file_.get(), planes_, name_, count_)) throw std::runtime_error(name_ + " ends within frame " + std::to_string(count_) + "; check its size");
+        if (!read_all(file_.get(), planes_, name_, count_))
+            throw std::runtime_error(name_ + " ends within frame " + std::to_string(count_) + "; check its size");
         frame.width = width_;
         frame.height = height_;
         frame.rgb.resize(3 * wide * high);
@@ -129,7 +133,8 @@ private:
     std::string line() {
         std::string found;
         for (int c = std::fgetc(file_.get()); c != '\n'; c = std::fgetc(file_.get())) {
-            if (c == EOF || found.size() > 1024) throw std::runtime_error(name_ + " is no YUV4MPEG2; write it with ffmpeg -f yuv4mpegpipe");
+            if (c == EOF || found.size() > 1024)
+                throw std::runtime_error(name_ + " is no YUV4MPEG2; write it with ffmpeg -f yuv4mpegpipe");
             found += static_cast<char>(c);
         }
         return found;
@@ -155,7 +160,8 @@ public:
         }
         closedir(open);
         std::sort(names_.begin(), names_.end());
-        if (names_.empty()) throw std::runtime_error("folder " + folder + " holds no pictures; it reads " + picture_kinds());
+        if (names_.empty())
+            throw std::runtime_error("folder " + folder + " holds no pictures; it reads " + picture_kinds());
     }
 
     bool next(Frame& frame) override {
@@ -176,19 +182,23 @@ private:
 
 std::unique_ptr<Frames> open_frames(const SourceOptions& options) {
     std::unique_ptr<Frames> found;
-    struct stat kind {};
+    struct stat kind{};
     if (options.source != "-" && stat(options.source.c_str(), &kind) == 0 && S_ISDIR(kind.st_mode)) {
         found = std::make_unique<Pictures>(options.source);
     } else {
         File file(options.source == "-" ? stdin : std::fopen(options.source.c_str(), "rb"));
-        if (!file) throw std::runtime_error(options.source + " cannot be read (" + std::strerror(errno) + "); check the path");
+        if (!file)
+            throw std::runtime_error(options.source + " cannot be read (" + std::strerror(errno) + "); check the path");
         if (options.width) {
             found = std::make_unique<Raw>(std::move(file), options);
         } else {
             const int first = std::fgetc(file.get());
-            if (first == EOF) throw std::runtime_error((options.source == "-" ? "standard input" : options.source) + " is empty; send frames");
+            if (first == EOF)
+                throw std::runtime_error((options.source == "-" ? "standard input" : options.source) +
+                                         " is empty; send frames");
             std::ungetc(first, file.get());
-            if (first != 'Y') throw std::runtime_error("raw frames have no size of their own; give --size HxW, or send YUV4MPEG2");
+            if (first != 'Y')
+                throw std::runtime_error("raw frames have no size of their own; give --size HxW, or send YUV4MPEG2");
             return std::make_unique<Y4m>(std::move(file), options);
         }
     }

@@ -71,7 +71,8 @@ Options:
 )";
 
 struct Options {
-    std::string bundle, backend = "openvino", precision = "fp32", labels, confidence, masks, overlay, save, load, modules, runtime;
+    std::string bundle, backend = "openvino", precision = "fp32", labels, confidence, masks, overlay, save, load,
+                        modules, runtime;
     std::string last, background, synonyms, unknown;
     std::optional<std::string> vocab;
     SourceOptions source;
@@ -87,14 +88,16 @@ long long number(const std::string& name, const std::string& text, long long low
     errno = 0;
     const long long value = std::strtoll(text.c_str(), &end, 10);
     if (text.empty() || *end || errno || value < lowest || value > highest)
-        throw UsageError(name + " " + text + ": give a number from " + std::to_string(lowest) + " to " + std::to_string(highest));
+        throw UsageError(name + " " + text + ": give a number from " + std::to_string(lowest) + " to " +
+                         std::to_string(highest));
     return value;
 }
 
 double share(const std::string& name, const std::string& text) {
     char* end = nullptr;
     const double value = std::strtod(text.c_str(), &end);
-    if (text.empty() || *end || !(value >= 0 && value <= 1)) throw UsageError(name + " " + text + ": give a number from 0 to 1");
+    if (text.empty() || *end || !(value >= 0 && value <= 1))
+        throw UsageError(name + " " + text + ": give a number from 0 to 1");
     return value;
 }
 
@@ -134,8 +137,8 @@ Options parsed(int count, char** words) {
         } else if (name == "--size" || name == "--raw") {
             const std::string text = value();
             char rest = 0;
-            if (std::sscanf(text.c_str(), "%5dx%5d%c", &o.source.height, &o.source.width, &rest) != 2 || o.source.height < 1 ||
-                o.source.width < 1 || o.source.height > 1 << 15 || o.source.width > 1 << 15)
+            if (std::sscanf(text.c_str(), "%5dx%5d%c", &o.source.height, &o.source.width, &rest) != 2 ||
+                o.source.height < 1 || o.source.width < 1 || o.source.height > 1 << 15 || o.source.width > 1 << 15)
                 throw UsageError("size '" + text + "' is not HEIGHTxWIDTH; write it like 720x1280");
         } else if (name == "--raw-format") {
             const std::string text = value();
@@ -145,7 +148,8 @@ Options parsed(int count, char** words) {
             const std::string text = value();
             const std::size_t slash = text.find('/');
             o.source.rate_num = static_cast<int>(number(name, text.substr(0, slash), 1, 1'000'000));
-            o.source.rate_den = slash == std::string::npos ? 1 : static_cast<int>(number(name, text.substr(slash + 1), 1, 1'000'000));
+            o.source.rate_den =
+                slash == std::string::npos ? 1 : static_cast<int>(number(name, text.substr(slash + 1), 1, 1'000'000));
         } else if (name == "--bt709") {
             o.source.bt709 = true;
         } else if (name == "--labels") {
@@ -165,10 +169,14 @@ Options parsed(int count, char** words) {
             o.stream.gap = static_cast<int>(number(name, value(), 1, 10'000));
         } else if (name == "--distant") {
             const std::string text = value();
-            if (text == "first") o.stream.distant = OV2VSS_DISTANT_FIRST;
-            else if (text == "farthest") o.stream.distant = OV2VSS_DISTANT_FARTHEST;
-            else if (text == "reservoir") o.stream.distant = OV2VSS_DISTANT_RESERVOIR;
-            else throw UsageError("--distant " + text + ": use first, farthest or reservoir");
+            if (text == "first")
+                o.stream.distant = OV2VSS_DISTANT_FIRST;
+            else if (text == "farthest")
+                o.stream.distant = OV2VSS_DISTANT_FARTHEST;
+            else if (text == "reservoir")
+                o.stream.distant = OV2VSS_DISTANT_RESERVOIR;
+            else
+                throw UsageError("--distant " + text + ": use first, farthest or reservoir");
         } else if (name == "--last") {
             o.last = value();
         } else if (name == "--last-time") {
@@ -183,7 +191,8 @@ Options parsed(int count, char** words) {
             o.background = value();
         } else if (name == "--synonyms") {
             o.synonyms = value();
-            if (o.synonyms != "average" && o.synonyms != "max") throw UsageError("--synonyms " + o.synonyms + ": use average or max");
+            if (o.synonyms != "average" && o.synonyms != "max")
+                throw UsageError("--synonyms " + o.synonyms + ": use average or max");
         } else if (name == "--top-classes") {
             o.stream.top_classes = static_cast<int>(number(name, value(), 0, 65'534));
         } else if (name == "--drop-absent") {
@@ -216,7 +225,8 @@ Options parsed(int count, char** words) {
     if (o.bundle.empty()) throw UsageError("no bundle; give --bundle DIR, a folder of ov2vss-export");
     if (o.stream.distant == OV2VSS_DISTANT_FARTHEST && o.last.empty())
         throw UsageError("--distant farthest needs the last frame; give it with --last FILE, or use first");
-    if (!o.masks.empty() && !can_write_png()) throw UsageError("--masks: this ov2vss-cli was built without libpng; use --labels");
+    if (!o.masks.empty() && !can_write_png())
+        throw UsageError("--masks: this ov2vss-cli was built without libpng; use --labels");
     return o;
 }
 
@@ -227,7 +237,8 @@ public:
         if (path.empty()) return;
         part_ = path == "-" ? "" : path + ".part";
         file_ = path == "-" ? stdout : std::fopen(part_.c_str(), "wb");
-        if (!file_) throw std::runtime_error(part_ + " cannot be written (" + std::strerror(errno) + "); choose another place");
+        if (!file_)
+            throw std::runtime_error(part_ + " cannot be written (" + std::strerror(errno) + "); choose another place");
     }
     Output(const Output&) = delete;
     Output& operator=(const Output&) = delete;
@@ -242,7 +253,8 @@ public:
     void finish() {
         if (!file_) return;
         std::FILE* file = std::exchange(file_, nullptr);
-        if (file == stdout ? std::fflush(file) != 0 : std::fclose(file) != 0 || std::rename(part_.c_str(), path_.c_str()) != 0)
+        if (file == stdout ? std::fflush(file) != 0
+                           : std::fclose(file) != 0 || std::rename(part_.c_str(), path_.c_str()) != 0)
             throw std::runtime_error(path_ + " cannot be written (" + std::strerror(errno) + "); free some space");
     }
 
@@ -253,10 +265,11 @@ private:
 
 // The Python runtime's colours: twenty chosen by hand, then hues by the golden ratio.
 std::vector<std::uint8_t> colours(std::size_t classes) {
-    static const std::uint8_t base[20][3] = {
-        {70, 130, 180}, {150, 90, 60},  {240, 200, 60},  {128, 64, 128}, {240, 60, 200},  {90, 160, 50},  {230, 80, 30},
-        {110, 110, 230}, {40, 70, 220}, {220, 20, 60},   {0, 190, 190},  {250, 170, 120}, {0, 110, 90},   {190, 220, 130},
-        {120, 0, 40},   {255, 255, 255}, {90, 60, 150},  {160, 160, 160}, {255, 120, 160}, {60, 60, 20}};
+    static const std::uint8_t base[20][3] = {{70, 130, 180}, {150, 90, 60},   {240, 200, 60},  {128, 64, 128},
+                                             {240, 60, 200}, {90, 160, 50},   {230, 80, 30},   {110, 110, 230},
+                                             {40, 70, 220},  {220, 20, 60},   {0, 190, 190},   {250, 170, 120},
+                                             {0, 110, 90},   {190, 220, 130}, {120, 0, 40},    {255, 255, 255},
+                                             {90, 60, 150},  {160, 160, 160}, {255, 120, 160}, {60, 60, 20}};
     std::vector<std::uint8_t> found;
     for (std::size_t index = 0; index < classes; ++index) {
         if (index < 20) {
@@ -288,20 +301,23 @@ std::vector<std::uint8_t> content_of(const std::string& path) {
     if (!file) throw std::runtime_error(path + " cannot be read (" + std::strerror(errno) + "); check the path");
     std::vector<std::uint8_t> bytes;
     std::array<std::uint8_t, 65536> block;
-    for (std::size_t count; (count = std::fread(block.data(), 1, block.size(), file)) > 0;) bytes.insert(bytes.end(), block.data(), block.data() + count);
+    for (std::size_t count; (count = std::fread(block.data(), 1, block.size(), file)) > 0;)
+        bytes.insert(bytes.end(), block.data(), block.data() + count);
     std::fclose(file);
     return bytes;
 }
 
 // A frame with coloured labels as YUV 4:4:4 of BT.601.
-void draw(const Frame& frame, const std::uint16_t* labels, const std::vector<std::uint8_t>& palette, double alpha, std::vector<std::uint8_t>& planes) {
+void draw(const Frame& frame, const std::uint16_t* labels, const std::vector<std::uint8_t>& palette, double alpha,
+          std::vector<std::uint8_t>& planes) {
     const std::size_t pixels = static_cast<std::size_t>(frame.width) * static_cast<std::size_t>(frame.height);
     planes.resize(3 * pixels);
     for (std::size_t i = 0; i < pixels; ++i) {
         double rgb[3];
         const bool known = 3u * labels[i] < palette.size();
         for (std::size_t c = 0; c < 3; ++c)
-            rgb[c] = known ? (1 - alpha) * frame.rgb[3 * i + c] + alpha * palette[3u * labels[i] + c] : frame.rgb[3 * i + c];
+            rgb[c] =
+                known ? (1 - alpha) * frame.rgb[3 * i + c] + alpha * palette[3u * labels[i] + c] : frame.rgb[3 * i + c];
         const double y = 0.299 * rgb[0] + 0.587 * rgb[1] + 0.114 * rgb[2];
         planes[i] = static_cast<std::uint8_t>(std::lrint(16 + y * 219 / 255));
         planes[pixels + i] = static_cast<std::uint8_t>(std::lrint(128 + (rgb[2] - y) / 1.772 * 224 / 255));
@@ -312,8 +328,9 @@ void draw(const Frame& frame, const std::uint16_t* labels, const std::vector<std
 void make_folders(const std::string& path) {
     for (std::size_t at = 1; at <= path.size(); ++at)
         if (at == path.size() || path[at] == '/') mkdir(path.substr(0, at).c_str(), 0777);
-    struct stat found {};
-    if (stat(path.c_str(), &found) != 0 || !S_ISDIR(found.st_mode)) throw std::runtime_error(path + " cannot be made; choose another folder");
+    struct stat found{};
+    if (stat(path.c_str(), &found) != 0 || !S_ISDIR(found.st_mode))
+        throw std::runtime_error(path + " cannot be made; choose another folder");
 }
 
 void run(Options& o) {
@@ -328,11 +345,15 @@ void run(Options& o) {
     const ov2vss::Engine engine(o.bundle, wanted);
     const ov2vss_engine_info info = engine.info();
     ov2vss::VocabularyOptions how;
-    how.synonyms = o.synonyms == "max" ? OV2VSS_SYNONYMS_MAX : o.synonyms == "average" ? OV2VSS_SYNONYMS_AVERAGE : OV2VSS_SYNONYMS_BUNDLE;
+    how.synonyms = o.synonyms == "max"       ? OV2VSS_SYNONYMS_MAX
+                   : o.synonyms == "average" ? OV2VSS_SYNONYMS_AVERAGE
+                                             : OV2VSS_SYNONYMS_BUNDLE;
     if (!o.background.empty()) how.background = o.background.c_str();
-    struct stat kind {};
+    struct stat kind{};
     const bool file = o.vocab && stat(o.vocab->c_str(), &kind) == 0 && S_ISREG(kind.st_mode);
-    const ov2vss::Vocabulary words = !o.vocab ? engine.words(how) : file ? engine.words_of_file(*o.vocab, how) : engine.words(*o.vocab, how);
+    const ov2vss::Vocabulary words = !o.vocab ? engine.words(how)
+                                     : file   ? engine.words_of_file(*o.vocab, how)
+                                              : engine.words(*o.vocab, how);
     if (o.unknown == "auto") o.stream.unknown_below = info.unknown_below;
     ov2vss::Stream stream(engine, words, o.stream);
     if (!o.load.empty()) stream.load(content_of(o.load));
@@ -346,7 +367,8 @@ void run(Options& o) {
     const std::size_t bytes = static_cast<std::size_t>(words.label_bytes());
     const std::vector<std::uint8_t> palette = colours(words.size());
     std::vector<std::uint8_t> mask_palette(3, 0);
-    mask_palette.insert(mask_palette.end(), palette.begin(), palette.begin() + static_cast<std::ptrdiff_t>(3 * std::min<std::size_t>(words.size(), 254)));
+    mask_palette.insert(mask_palette.end(), palette.begin(),
+                        palette.begin() + static_cast<std::ptrdiff_t>(3 * std::min<std::size_t>(words.size(), 254)));
     std::vector<std::uint8_t> found, planes, ids;
     std::vector<std::uint16_t> wide;
     std::vector<float> sure;
@@ -392,13 +414,15 @@ void run(Options& o) {
             }
             char name[32];
             std::snprintf(name, sizeof(name), "%06lld", frames);
-            write_png(o.masks + "/" + (frame.name.empty() ? name : frame.name) + ".png", ids.data(), static_cast<int>(bytes), frame.width, frame.height, mask_palette);
+            write_png(o.masks + "/" + (frame.name.empty() ? name : frame.name) + ".png", ids.data(),
+                      static_cast<int>(bytes), frame.width, frame.height, mask_palette);
         }
         if (overlay.wanted()) {
             draw(frame, wide.data(), palette, o.alpha, planes);
             if (frames == 0) {
-                const std::string head = "YUV4MPEG2 W" + std::to_string(frame.width) + " H" + std::to_string(frame.height) + " F" +
-                                         std::to_string(source->rate_num) + ":" + std::to_string(source->rate_den) + " Ip A1:1 C444\n";
+                const std::string head = "YUV4MPEG2 W" + std::to_string(frame.width) + " H" +
+                                         std::to_string(frame.height) + " F" + std::to_string(source->rate_num) + ":" +
+                                         std::to_string(source->rate_den) + " Ip A1:1 C444\n";
                 overlay.write(head.data(), head.size());
             }
             overlay.write("FRAME\n", 6);
@@ -406,7 +430,9 @@ void run(Options& o) {
         }
         ++frames;
     }
-    if (!frames) throw std::runtime_error("there are no frames in " + (o.source.source == "-" ? "standard input" : o.source.source) + "; check the source");
+    if (!frames)
+        throw std::runtime_error("there are no frames in " +
+                                 (o.source.source == "-" ? "standard input" : o.source.source) + "; check the source");
     labels.finish();
     confidence.finish();
     overlay.finish();
@@ -418,19 +444,22 @@ void run(Options& o) {
     }
     if (!o.json) return;
     const double seconds = std::chrono::duration<double>(Clock::now() - began).count();
-    struct rusage usage {};
+    struct rusage usage{};
     getrusage(RUSAGE_SELF, &usage);
     std::string areas_text;
     for (std::size_t i = 0; i < words.size(); ++i)
         areas_text += (i ? ", " : "") + quoted(words.name(i)) + ": " + std::to_string(areas[i]);
     std::FILE* out = o.overlay == "-" ? stderr : stdout;
-    std::fprintf(out,
-                 "{\"frames\": %lld, \"seconds\": %.6f, \"fps\": %.3f, \"first_labels_seconds\": %.6f, \"step_ms\": %.4f, "
-                 "\"peak_memory_mib\": %.1f, \"size\": [%d, %d], \"engine\": %s, \"precision\": %s, \"threads\": %d, \"pixels\": {%s}, "
-                 "\"unknown\": %lld}\n",
-                 frames, seconds, static_cast<double>(frames) / seconds, first_seconds, 1000 * busy / static_cast<double>(frames),
-                 static_cast<double>(usage.ru_maxrss) / 1024, frame.height, frame.width, quoted(info.runtime).c_str(),
-                 quoted(info.precision).c_str(), info.threads, areas_text.c_str(), areas.back());
+    std::fprintf(
+        out,
+        "{\"frames\": %lld, \"seconds\": %.6f, \"fps\": %.3f, \"first_labels_seconds\": %.6f, \"step_ms\": %.4f, "
+        "\"peak_memory_mib\": %.1f, \"size\": [%d, %d], \"engine\": %s, \"precision\": %s, \"threads\": %d, "
+        "\"pixels\": {%s}, "
+        "\"unknown\": %lld}\n",
+        frames, seconds, static_cast<double>(frames) / seconds, first_seconds,
+        1000 * busy / static_cast<double>(frames), static_cast<double>(usage.ru_maxrss) / 1024, frame.height,
+        frame.width, quoted(info.runtime).c_str(), quoted(info.precision).c_str(), info.threads, areas_text.c_str(),
+        areas.back());
 }
 
 }  // namespace
@@ -438,7 +467,9 @@ void run(Options& o) {
 int main(int count, char** words) {
     try {
         Options options = parsed(count, words);
-        ov2vss_set_log([](ov2vss_log_level, const char* message, void*) { std::fprintf(stderr, "ov2vss-cli: %s\n", message); }, nullptr);
+        ov2vss_set_log(
+            [](ov2vss_log_level, const char* message, void*) { std::fprintf(stderr, "ov2vss-cli: %s\n", message); },
+            nullptr);
         run(options);
         return 0;
     } catch (const UsageError& error) {

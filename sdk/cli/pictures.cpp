@@ -34,26 +34,30 @@ std::string suffix_of(const std::string& name) {
 
 File opened(const std::string& path, const char* mode) {
     File file(std::fopen(path.c_str(), mode));
-    if (!file) throw std::runtime_error(path + " cannot be " + (*mode == 'r' ? "read" : "written") + " (" + std::strerror(errno) + "); check the path");
+    if (!file)
+        throw std::runtime_error(path + " cannot be " + (*mode == 'r' ? "read" : "written") + " (" +
+                                 std::strerror(errno) + "); check the path");
     return file;
 }
 
 void read_ppm(const std::string& path, std::vector<std::uint8_t>& rgb, int& width, int& height) {
     const File file = opened(path, "rb");
     int levels = 0;
-    if (std::fscanf(file.get(), "P6 %d %d %d", &width, &height, &levels) != 3 || levels != 255 || width < 1 || height < 1 ||
-        width > kLargestSide || height > kLargestSide)
+    if (std::fscanf(file.get(), "P6 %d %d %d", &width, &height, &levels) != 3 || levels != 255 || width < 1 ||
+        height < 1 || width > kLargestSide || height > kLargestSide)
         throw std::runtime_error(path + " is no PPM of 8 bits (P6); write it anew");
     std::fgetc(file.get());
     rgb.resize(3 * static_cast<std::size_t>(width) * static_cast<std::size_t>(height));
-    if (std::fread(rgb.data(), 1, rgb.size(), file.get()) != rgb.size()) throw std::runtime_error(path + " is cut off; write it anew");
+    if (std::fread(rgb.data(), 1, rgb.size(), file.get()) != rgb.size())
+        throw std::runtime_error(path + " is cut off; write it anew");
 }
 
 #ifdef OV2VSS_PNG
 void read_png(const std::string& path, std::vector<std::uint8_t>& rgb, int& width, int& height) {
     png_image image{};
     image.version = PNG_IMAGE_VERSION;
-    if (!png_image_begin_read_from_file(&image, path.c_str())) throw std::runtime_error(path + " is no PNG (" + image.message + "); write it anew");
+    if (!png_image_begin_read_from_file(&image, path.c_str()))
+        throw std::runtime_error(path + " is no PNG (" + image.message + "); write it anew");
     width = static_cast<int>(image.width);
     height = static_cast<int>(image.height);
     if (image.width > kLargestSide || image.height > kLargestSide) {
@@ -110,7 +114,8 @@ bool decode_jpeg(std::FILE* file, std::vector<std::uint8_t>& rgb, int& width, in
 void read_jpeg(const std::string& path, std::vector<std::uint8_t>& rgb, int& width, int& height) {
     const File file = opened(path, "rb");
     JpegError error{};
-    if (!decode_jpeg(file.get(), rgb, width, height, error)) throw std::runtime_error(path + " is damaged (" + error.text + "); write it anew");
+    if (!decode_jpeg(file.get(), rgb, width, height, error))
+        throw std::runtime_error(path + " is damaged (" + error.text + "); write it anew");
 }
 #endif
 
@@ -129,7 +134,8 @@ std::string picture_kinds() {
 
 bool is_picture(const std::string& name) {
     const std::string suffix = suffix_of(name);
-    return !suffix.empty() && (suffix == "jpeg" ? picture_kinds().find("jpg") : picture_kinds().find(suffix)) != std::string::npos &&
+    return !suffix.empty() &&
+           (suffix == "jpeg" ? picture_kinds().find("jpg") : picture_kinds().find(suffix)) != std::string::npos &&
            suffix.size() >= 3;
 }
 
@@ -152,7 +158,8 @@ bool can_write_png() {
 #endif
 }
 
-void write_png(const std::string& path, const void* ids, int bytes, int width, int height, const std::vector<std::uint8_t>& palette) {
+void write_png(const std::string& path, const void* ids, int bytes, int width, int height,
+               const std::vector<std::uint8_t>& palette) {
 #ifdef OV2VSS_PNG
     const std::string part = path + ".part";
     File file = opened(part, "wb");
@@ -170,12 +177,16 @@ void write_png(const std::string& path, const void* ids, int bytes, int width, i
     png_set_compression_level(png, 3);
     const bool colours = bytes == 1 && !palette.empty();
     png_set_IHDR(png, info, static_cast<png_uint_32>(width), static_cast<png_uint_32>(height), 8 * bytes,
-                 colours ? PNG_COLOR_TYPE_PALETTE : PNG_COLOR_TYPE_GRAY, PNG_INTERLACE_NONE, PNG_COMPRESSION_TYPE_DEFAULT, PNG_FILTER_TYPE_DEFAULT);
-    if (colours) png_set_PLTE(png, info, reinterpret_cast<png_const_colorp>(palette.data()), static_cast<int>(palette.size() / 3));
+                 colours ? PNG_COLOR_TYPE_PALETTE : PNG_COLOR_TYPE_GRAY, PNG_INTERLACE_NONE,
+                 PNG_COMPRESSION_TYPE_DEFAULT, PNG_FILTER_TYPE_DEFAULT);
+    if (colours)
+        png_set_PLTE(png, info, reinterpret_cast<png_const_colorp>(palette.data()),
+                     static_cast<int>(palette.size() / 3));
     png_write_info(png, info);
     if (bytes == 2) png_set_swap(png);
     for (int y = 0; y < height; ++y)
-        png_write_row(png, static_cast<const png_byte*>(ids) + static_cast<std::size_t>(y) * static_cast<std::size_t>(width) * bytes);
+        png_write_row(png, static_cast<const png_byte*>(ids) +
+                               static_cast<std::size_t>(y) * static_cast<std::size_t>(width) * bytes);
     png_write_end(png, info);
     png_destroy_write_struct(&png, &info);
     if (std::fclose(file.release()) != 0 || std::rename(part.c_str(), path.c_str()) != 0) {
@@ -184,6 +195,7 @@ void write_png(const std::string& path, const void* ids, int bytes, int width, i
     }
 #else
     (void)ids, (void)bytes, (void)width, (void)height, (void)palette;
-    throw std::runtime_error(path + " cannot be written: ov2vss-cli was built without libpng; build it with, or use --labels");
+    throw std::runtime_error(path +
+                             " cannot be written: ov2vss-cli was built without libpng; build it with, or use --labels");
 #endif
 }

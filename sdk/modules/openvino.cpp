@@ -81,9 +81,13 @@ int open(const ov2vss_module_config* config, void** engine, ov2vss_module_error*
     return 1;
 }
 
-void close(void* engine) { delete static_cast<Engine*>(engine); }
+void close(void* engine) {
+    delete static_cast<Engine*>(engine);
+}
 
-const char* runtime(void* engine) { return static_cast<Engine*>(engine)->runtime.c_str(); }
+const char* runtime(void* engine) {
+    return static_cast<Engine*>(engine)->runtime.c_str();
+}
 
 int load(void* engine, const void* bytes, size_t size, const char*, const char* fixed, int64_t rows, int64_t width,
          void** graph, ov2vss_module_error* error) try {
@@ -99,7 +103,9 @@ int load(void* engine, const void* bytes, size_t size, const char*, const char* 
     return 1;
 }
 
-void unload(void* graph) { delete static_cast<Graph*>(graph); }
+void unload(void* graph) {
+    delete static_cast<Graph*>(graph);
+}
 
 int run(void* graph, const ov2vss_module_tensor* inputs, size_t input_count, const ov2vss_module_tensor* outputs,
         size_t output_count, ov2vss_module_error* error) try {
@@ -138,9 +144,11 @@ int run(void* graph, const ov2vss_module_tensor* inputs, size_t input_count, con
     return 1;
 }
 
-constexpr ov2vss_module kModule = {OV2VSS_MODULE_VERSION, "openvino", "OpenVinoEngine", open, close, runtime,
-                                   load,                  unload,     run};
+constexpr ov2vss_module kModule = {
+    OV2VSS_MODULE_VERSION, "openvino", "OpenVinoEngine", open, close, runtime, load, unload, run};
 
 }  // namespace
 
-extern "C" __attribute__((visibility("default"))) const ov2vss_module* ov2vss_module_entry() { return &kModule; }
+extern "C" __attribute__((visibility("default"))) const ov2vss_module* ov2vss_module_entry() {
+    return &kModule;
+}

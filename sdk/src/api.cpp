@@ -1,6 +1,5 @@
 // The C interface: every call is caught, checked, and turned into a status with a message of the calling thread.
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
@@ -8,26 +7,10 @@
 #include <string>
 
 #include "error.h"
+#include "handles.h"
 #include "log.h"
 #include "native/label_map.h"
 #include "ov2vss/ov2vss.h"
-#include "stream.h"
-
-// Counted by hand: the caller holds these, streams hold what they need of them.
-struct ov2vss_engine {
-    std::shared_ptr<ov2vss::Engine> engine;
-    std::atomic<int> count{1};
-};
-
-struct ov2vss_vocabulary {
-    std::shared_ptr<ov2vss::Vocabulary> words;
-    std::atomic<int> count{1};
-};
-
-struct ov2vss_stream {
-    ov2vss::Stream stream;
-    std::vector<std::uint8_t> rgb;
-};
 
 namespace ov2vss {
 
@@ -71,11 +54,13 @@ Struct known(const Struct* given, const char* name) {
     if (!given) return found;
     const std::size_t size = given->struct_size;
     if (size < sizeof(std::uint32_t))
-        throw argument_error(std::string(name) + ".struct_size is " + std::to_string(size), "set it to sizeof the struct");
+        throw argument_error(std::string(name) + ".struct_size is " + std::to_string(size),
+                             "set it to sizeof the struct");
     const auto* bytes = reinterpret_cast<const unsigned char*>(given);
     for (std::size_t at = sizeof(Struct); at < size; ++at)
         if (bytes[at])
-            throw argument_error(std::string(name) + " has options that this library does not know", "use a newer library");
+            throw argument_error(std::string(name) + " has options that this library does not know",
+                                 "use a newer library");
     std::memcpy(static_cast<void*>(&found), given, std::min(size, sizeof(Struct)));
     return found;
 }
@@ -87,7 +72,9 @@ void give_back(const Struct& found, Struct* to) {
     to->struct_size = size;
 }
 
-std::string text_of(const char* text, const char* otherwise) { return text ? text : otherwise; }
+std::string text_of(const char* text, const char* otherwise) {
+    return text ? text : otherwise;
+}
 
 Picture picture_of(const ov2vss_image* frame, std::vector<std::uint8_t>& held) {
     need(frame, "frame");
@@ -99,7 +86,7 @@ void make_vocabulary(ov2vss_engine* engine, const Entries& entries, const ov2vss
     const ov2vss_vocabulary_options all = known(options, "options");
     if (all.synonyms < OV2VSS_SYNONYMS_BUNDLE || all.synonyms > OV2VSS_SYNONYMS_MAX)
         throw argument_error("synonyms " + std::to_string(all.synonyms), "use one of ov2vss_synonyms");
-    *vocabulary = new ov2vss_vocabulary{Vocabulary::make(engine->engine, entries, all)};
+    *vocabulary = new ov2vss_vocabulary(Vocabulary::make(engine->engine, entries, all));
 }
 
 }  // namespace
@@ -110,16 +97,22 @@ using namespace ov2vss;
 
 extern "C" {
 
-const char* ov2vss_version(void) { return OV2VSS_VERSION; }
+const char* ov2vss_version(void) {
+    return OV2VSS_VERSION;
+}
 
 void ov2vss_bundle_formats(int32_t* lowest, int32_t* highest) {
     if (lowest) *lowest = kLowestFormat;
     if (highest) *highest = kHighestFormat;
 }
 
-const char* ov2vss_last_error(void) { return last_error.c_str(); }
+const char* ov2vss_last_error(void) {
+    return last_error.c_str();
+}
 
-void ov2vss_set_log(ov2vss_log_function function, void* user) { set_log(function, user); }
+void ov2vss_set_log(ov2vss_log_function function, void* user) {
+    set_log(function, user);
+}
 
 ov2vss_status ov2vss_engine_open(const char* bundle, const ov2vss_engine_options* options, ov2vss_engine** engine) {
     return guarded([&] {
@@ -134,7 +127,7 @@ ov2vss_status ov2vss_engine_open(const char* bundle, const ov2vss_engine_options
         wanted.modules = text_of(all.modules, "");
         wanted.runtime = text_of(all.runtime, "");
         if (all.cache) wanted.cache = all.cache;
-        *engine = new ov2vss_engine{Engine::open(bundle, wanted)};
+        *engine = new ov2vss_engine(Engine::open(bundle, wanted));
     });
 }
 
@@ -150,7 +143,8 @@ ov2vss_status ov2vss_engine_get_info(const ov2vss_engine* engine, ov2vss_engine_
     return guarded([&] {
         need(engine, "engine");
         need(info, "info");
-        if (info->struct_size < sizeof(std::uint32_t)) throw argument_error("info.struct_size is not set", "set it to sizeof the struct");
+        if (info->struct_size < sizeof(std::uint32_t))
+            throw argument_error("info.struct_size is not set", "set it to sizeof the struct");
         const Engine& e = *engine->engine;
         const Manifest& m = e.manifest();
         ov2vss_engine_info found{};
@@ -176,13 +170,14 @@ ov2vss_status ov2vss_engine_get_info(const ov2vss_engine* engine, ov2vss_engine_
     });
 }
 
-ov2vss_status ov2vss_vocabulary_from_words(ov2vss_engine* engine, const char* words, const ov2vss_vocabulary_options* options,
-                                           ov2vss_vocabulary** vocabulary) {
+ov2vss_status ov2vss_vocabulary_from_words(ov2vss_engine* engine, const char* words,
+                                           const ov2vss_vocabulary_options* options, ov2vss_vocabulary** vocabulary) {
     return guarded([&] {
         need(engine, "engine");
         need(vocabulary, "vocabulary");
         const Manifest& m = engine->engine->manifest();
-        const auto added = std::find_if(m.added.begin(), m.added.end(), [&](const auto& list) { return words && list.first == words; });
+        const auto added = std::find_if(m.added.begin(), m.added.end(),
+                                        [&](const auto& list) { return words && list.first == words; });
         if (!words)
             make_vocabulary(engine, m.entries, options, vocabulary);
         else if (added != m.added.end())
@@ -192,8 +187,8 @@ ov2vss_status ov2vss_vocabulary_from_words(ov2vss_engine* engine, const char* wo
     });
 }
 
-ov2vss_status ov2vss_vocabulary_from_file(ov2vss_engine* engine, const char* path, const ov2vss_vocabulary_options* options,
-                                          ov2vss_vocabulary** vocabulary) {
+ov2vss_status ov2vss_vocabulary_from_file(ov2vss_engine* engine, const char* path,
+                                          const ov2vss_vocabulary_options* options, ov2vss_vocabulary** vocabulary) {
     return guarded([&] {
         need(engine, "engine");
         need(path, "path");
@@ -214,8 +209,9 @@ ov2vss_status ov2vss_vocabulary_from_embeddings(ov2vss_engine* engine, const cha
             need(names[i], "a name");
             entries.push_back({names[i]});
         }
-        if (entries.empty() || entries.size() > 65'534) throw vocabulary_error(std::to_string(count) + " words", "give 1 to 65534");
-        *vocabulary = new ov2vss_vocabulary{Vocabulary::given(engine->engine, std::move(entries), embeddings, width)};
+        if (entries.empty() || entries.size() > 65'534)
+            throw vocabulary_error(std::to_string(count) + " words", "give 1 to 65534");
+        *vocabulary = new ov2vss_vocabulary(Vocabulary::given(engine->engine, std::move(entries), embeddings, width));
     });
 }
 
@@ -227,7 +223,9 @@ void ov2vss_vocabulary_release(ov2vss_vocabulary* vocabulary) {
     if (vocabulary && --vocabulary->count == 0) delete vocabulary;
 }
 
-size_t ov2vss_vocabulary_count(const ov2vss_vocabulary* vocabulary) { return vocabulary ? vocabulary->words->names.size() : 0; }
+size_t ov2vss_vocabulary_count(const ov2vss_vocabulary* vocabulary) {
+    return vocabulary ? vocabulary->words->names.size() : 0;
+}
 
 const char* ov2vss_vocabulary_name(const ov2vss_vocabulary* vocabulary, size_t index) {
     return index < ov2vss_vocabulary_count(vocabulary) ? vocabulary->words->names[index].c_str() : nullptr;
@@ -244,18 +242,21 @@ int32_t ov2vss_vocabulary_label_bytes(const ov2vss_vocabulary* vocabulary) {
     return vocabulary ? vocabulary->words->label_bytes() : 0;
 }
 
-ov2vss_status ov2vss_stream_create(ov2vss_engine* engine, ov2vss_vocabulary* vocabulary, const ov2vss_stream_options* options,
-                                   ov2vss_stream** stream) {
+ov2vss_status ov2vss_stream_create(ov2vss_engine* engine, ov2vss_vocabulary* vocabulary,
+                                   const ov2vss_stream_options* options, ov2vss_stream** stream) {
     return guarded([&] {
         need(engine, "engine");
         need(stream, "stream");
         const ov2vss_stream_options all = known(options, "options");
-        auto words = vocabulary ? vocabulary->words : Vocabulary::make(engine->engine, engine->engine->manifest().entries, {});
-        *stream = new ov2vss_stream{Stream(engine->engine, std::move(words), all), {}};
+        auto words =
+            vocabulary ? vocabulary->words : Vocabulary::make(engine->engine, engine->engine->manifest().entries, {});
+        *stream = new ov2vss_stream(Stream(engine->engine, std::move(words), all));
     });
 }
 
-void ov2vss_stream_destroy(ov2vss_stream* stream) { delete stream; }
+void ov2vss_stream_destroy(ov2vss_stream* stream) {
+    delete stream;
+}
 
 ov2vss_status ov2vss_stream_set_words(ov2vss_stream* stream, ov2vss_vocabulary* vocabulary) {
     return guarded([&] {
@@ -342,23 +343,29 @@ ov2vss_status ov2vss_stream_load(ov2vss_stream* stream, const void* data, size_t
     });
 }
 
-void ov2vss_free(void* data) { std::free(data); }
+void ov2vss_free(void* data) {
+    std::free(data);
+}
 
 ov2vss_status ov2vss_label_map(const float* logits, int32_t classes, int32_t height, int32_t width, void* labels,
-                               int32_t label_bytes, int32_t label_height, int32_t label_width, float* confidence, int32_t threads) {
+                               int32_t label_bytes, int32_t label_height, int32_t label_width, float* confidence,
+                               int32_t threads) {
     return guarded([&] {
         need(logits, "logits");
         need(labels, "labels");
         if (classes < 1 || height < 1 || width < 1 || label_height < 1 || label_width < 1)
             throw argument_error("logits or labels are empty", "give sizes of at least 1");
         if ((label_bytes != 1 && label_bytes != 2) || (label_bytes == 1 && classes > 256) || classes > 65536)
-            throw argument_error("label_bytes=" + std::to_string(label_bytes) + " for " + std::to_string(classes) + " classes",
-                                 "give 1 up to 256 classes, else 2");
+            throw argument_error(
+                "label_bytes=" + std::to_string(label_bytes) + " for " + std::to_string(classes) + " classes",
+                "give 1 up to 256 classes, else 2");
         const int workers = std::max(1, static_cast<int>(threads));
         if (label_bytes == 1)
-            label_map(logits, classes, height, width, static_cast<std::uint8_t*>(labels), confidence, label_height, label_width, workers);
+            label_map(logits, classes, height, width, static_cast<std::uint8_t*>(labels), confidence, label_height,
+                      label_width, workers);
         else
-            label_map(logits, classes, height, width, static_cast<std::uint16_t*>(labels), confidence, label_height, label_width, workers);
+            label_map(logits, classes, height, width, static_cast<std::uint16_t*>(labels), confidence, label_height,
+                      label_width, workers);
     });
 }
 

@@ -32,7 +32,8 @@ int type_of(const std::string& name) {
 
 int small(const Json& value, const char* what, std::int64_t lowest) {
     const std::int64_t found = value.integer();
-    if (found < lowest || found > 1'000'000) throw std::invalid_argument(std::string(what) + " is " + std::to_string(found));
+    if (found < lowest || found > 1'000'000)
+        throw std::invalid_argument(std::string(what) + " is " + std::to_string(found));
     return static_cast<int>(found);
 }
 
@@ -116,10 +117,11 @@ void read_manifest(const Json& data, Manifest& m) {
     if (m.variants.empty()) throw std::invalid_argument("there are no variants");
     const Json* state = data.find("state");
     if (state && !state->is(Json::Kind::null)) {
-        StateInfo made{state->at("input").text(), state->at("output").text(), shape_of(state->at("shape")), OV2VSS_FLOAT32,
-                       small(state->at("warmup"), "warmup", 0)};
+        StateInfo made{state->at("input").text(), state->at("output").text(), shape_of(state->at("shape")),
+                       OV2VSS_FLOAT32, small(state->at("warmup"), "warmup", 0)};
         if (const Json* type = state->find("dtype")) made.type = type_of(type->text());
-        if (std::count(made.shape.begin(), made.shape.end(), -1)) throw std::invalid_argument("the state has no fixed shape");
+        if (std::count(made.shape.begin(), made.shape.end(), -1))
+            throw std::invalid_argument("the state has no fixed shape");
         m.state = std::move(made);
     }
     if (const Json* distant = data.find("distant")) {
@@ -146,13 +148,15 @@ void read_manifest(const Json& data, Manifest& m) {
         }
     }
     const Json* temperature = data.find("temperature");
-    if (temperature && !temperature->is(Json::Kind::null) && temperature->number() != 0) m.temperature = temperature->number();
+    if (temperature && !temperature->is(Json::Kind::null) && temperature->number() != 0)
+        m.temperature = temperature->number();
     if (const Json* below = data.find("unknown_below")) m.unknown_below = below->number();
     if (const Json* temporal = data.find("temporal")) {
         const Json* method = temporal->find("method");
         m.blends = method && method->text() == "affinity";
         if (method && !m.blends && method->text() != "flow on logits")
-            throw std::invalid_argument("temporal: the bundle propagates by '" + method->text() + "', which is not known");
+            throw std::invalid_argument("temporal: the bundle propagates by '" + method->text() +
+                                        "', which is not known");
         if (!m.blends) m.smoothing = smoothing_of(*temporal);
     }
     file_of(data.at("tokenizer"), m.tokenizer);
@@ -183,7 +187,7 @@ std::string content_of(const std::string& path) {
 }
 
 bool is_file(const std::string& path) {
-    struct stat found {};
+    struct stat found{};
     return lstat(path.c_str(), &found) == 0 && S_ISREG(found.st_mode);
 }
 
@@ -201,12 +205,12 @@ Manifest Manifest::parse(std::string_view document, const std::string& where) {
     const bool known = format && format->is(Json::Kind::integer) && format->integer() >= kLowestFormat &&
                        format->integer() <= kHighestFormat;
     if (!known)
-        throw bundle_error(where + " has " +
-                               (format && format->is(Json::Kind::integer)
-                                    ? "format version " + std::to_string(format->integer())
-                                    : std::string("no format version")) +
-                               ", this library reads 2 and 3",
-                           "export the bundle with the same release of ov2vss");
+        throw bundle_error(
+            where + " has " +
+                (format && format->is(Json::Kind::integer) ? "format version " + std::to_string(format->integer())
+                                                           : std::string("no format version")) +
+                ", this library reads 2 and 3",
+            "export the bundle with the same release of ov2vss");
     found.format = static_cast<int>(format->integer());
     try {
         read_manifest(data, found);
@@ -220,13 +224,14 @@ Bundle Bundle::open(const std::string& folder) {
     Bundle bundle;
     bundle.folder_ = folder;
     const std::string path = folder + "/manifest.json";
-    struct stat found {};
+    struct stat found{};
     if (stat(folder.c_str(), &found) != 0 || !S_ISDIR(found.st_mode))
         throw bundle_error("bundle '" + folder + "' is not a folder", "give the folder of ov2vss-export");
     if (stat(path.c_str(), &found) != 0)
         throw bundle_error(folder + " is not a bundle: it has no manifest.json", "give the folder of ov2vss-export");
     if (found.st_size > kLargestManifest)
-        throw bundle_error(path + " has " + std::to_string(found.st_size) + " bytes", "a manifest is smaller; " + std::string(kExport));
+        throw bundle_error(path + " has " + std::to_string(found.st_size) + " bytes",
+                           "a manifest is smaller; " + std::string(kExport));
     bundle.manifest_ = Manifest::parse(content_of(path), path);
     return bundle;
 }
@@ -234,23 +239,25 @@ Bundle Bundle::open(const std::string& folder) {
 const Variant& Bundle::variant(const std::string& precision, const std::string& engine) const {
     std::string offered;
     for (const Variant& variant : manifest_.variants) {
-        if (variant.precision == precision &&
-            std::count(variant.engines.begin(), variant.engines.end(), engine))
+        if (variant.precision == precision && std::count(variant.engines.begin(), variant.engines.end(), engine))
             return variant;
         offered += (offered.empty() ? "" : "; ") + variant.precision + " (";
         for (std::size_t i = 0; i < variant.engines.size(); ++i) offered += (i ? ", " : "") + variant.engines[i];
         offered += ")";
     }
-    throw bundle_error("bundle " + folder_ + " has no precision '" + precision + "' for " + engine, "it has: " + offered);
+    throw bundle_error("bundle " + folder_ + " has no precision '" + precision + "' for " + engine,
+                       "it has: " + offered);
 }
 
 std::string Bundle::read(const FileInfo& info) const {
     const std::string path = folder_ + "/" + info.file;
-    if (!is_file(path)) throw bundle_error("bundle " + folder_ + ": " + info.file + " is missing", "copy the whole folder");
+    if (!is_file(path))
+        throw bundle_error("bundle " + folder_ + ": " + info.file + " is missing", "copy the whole folder");
     std::string content = content_of(path);
     if (sha256(content.data(), content.size()) != info.sha256)
-        throw bundle_error("bundle " + folder_ + ": " + info.file + " is not the file that was exported (sha256 differs)",
-                           "do not use it; copy the bundle again or export it again");
+        throw bundle_error(
+            "bundle " + folder_ + ": " + info.file + " is not the file that was exported (sha256 differs)",
+            "do not use it; copy the bundle again or export it again");
     return content;
 }
 
@@ -258,8 +265,9 @@ std::string Bundle::graph(const Variant& variant, const std::string& graph) cons
     const GraphInfo& info = variant.graphs.at(graph);
     std::string content = read(info);
     if (content.find(kExternal) != std::string::npos)
-        throw bundle_error("bundle " + folder_ + ": " + info.file + " keeps weights in other files, which no hash covers",
-                           "export it with its weights inside");
+        throw bundle_error(
+            "bundle " + folder_ + ": " + info.file + " keeps weights in other files, which no hash covers",
+            "export it with its weights inside");
     return content;
 }
 

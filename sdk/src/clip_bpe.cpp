@@ -72,9 +72,11 @@ public:
             throw std::invalid_argument("pre-tokenizer " + pre.at("type").text());
         const Json &split = pre.at("pretokenizers").list()[0], &bytes = pre.at("pretokenizers").list()[1];
         const Json* regex = split.at("type").text() == "Split" ? split.at("pattern").find("Regex") : nullptr;
-        if (!regex || regex->text() != kPieces || split.at("behavior").text() != "Removed" || !split.at("invert").boolean())
+        if (!regex || regex->text() != kPieces || split.at("behavior").text() != "Removed" ||
+            !split.at("invert").boolean())
             throw std::invalid_argument("a pre-tokenizer that is not CLIP's");
-        if (bytes.at("type").text() != "ByteLevel" || bytes.at("add_prefix_space").boolean() || bytes.at("use_regex").boolean())
+        if (bytes.at("type").text() != "ByteLevel" || bytes.at("add_prefix_space").boolean() ||
+            bytes.at("use_regex").boolean())
             throw std::invalid_argument("a pre-tokenizer that is not CLIP's");
     }
 
@@ -225,6 +227,8 @@ private:
 
 }  // namespace
 
-std::unique_ptr<Tokenizer> read_clip(const Json& document) { return std::make_unique<ClipBpe>(document); }
+std::unique_ptr<Tokenizer> read_clip(const Json& document) {
+    return std::make_unique<ClipBpe>(document);
+}
 
 }  // namespace ov2vss

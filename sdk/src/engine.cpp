@@ -40,7 +40,8 @@ std::string folder_of(const std::string& path) {
 // Folder that this library lies in.
 std::string own_folder() {
     Dl_info info{};
-    return dladdr(reinterpret_cast<const void*>(&own_folder), &info) && info.dli_fname ? folder_of(info.dli_fname) : ".";
+    return dladdr(reinterpret_cast<const void*>(&own_folder), &info) && info.dli_fname ? folder_of(info.dli_fname)
+                                                                                       : ".";
 }
 
 std::shared_ptr<void> load_library(const std::string& family, const std::string& modules) {
@@ -54,7 +55,7 @@ std::shared_ptr<void> load_library(const std::string& family, const std::string&
     }
     std::string reason;
     for (const std::string& path : tried) {
-        struct stat found {};
+        struct stat found{};
         if (path.find('/') != std::string::npos && stat(path.c_str(), &found) != 0) {
             if (reason.empty()) reason = path + " does not exist";
             continue;
@@ -72,7 +73,7 @@ std::shared_ptr<void> load_library(const std::string& family, const std::string&
 bool make_folders(const std::string& path) {
     for (std::size_t at = 1; at <= path.size(); ++at)
         if (at == path.size() || path[at] == '/') mkdir(path.substr(0, at).c_str(), 0777);
-    struct stat found {};
+    struct stat found{};
     return stat(path.c_str(), &found) == 0 && S_ISDIR(found.st_mode);
 }
 
@@ -103,7 +104,8 @@ Wiring Wiring::of(const Manifest& manifest, const Variant& variant) {
     };
     auto one = [&](const std::string& graph, const std::vector<std::string>& names, const char* what) {
         if (names.size() != 1)
-            throw refuse(graph, "has " + std::to_string(names.size()) + " tensors as " + what + ", where one is expected");
+            throw refuse(graph,
+                         "has " + std::to_string(names.size()) + " tensors as " + what + ", where one is expected");
         return names[0];
     };
     const auto wants = [&](const char* graph) { return names_of(variant.graphs.at(graph).inputs); };
@@ -146,13 +148,15 @@ Wiring Wiring::of(const Manifest& manifest, const Variant& variant) {
             if (name != found.words) found.refinement.push_back(name);
         for (const std::string& name : wants(kClassHead))
             if (name != found.refined) found.head.push_back(name);
-        for (const auto& [part, names] : {std::pair(kRefinement, &found.refinement), std::pair(kClassHead, &found.head)})
+        for (const auto& [part, names] :
+             {std::pair(kRefinement, &found.refinement), std::pair(kClassHead, &found.head)})
             for (const std::string& name : *names)
                 if (!has(known, name)) throw refuse(part, "asks for " + name + ", which no other graph gives");
     }
     found.logits = one("decoder", gives("decoder"), "output");
     const auto& shape = variant.graphs.at("decoder").outputs[0].shape;
-    if (shape.size() != 3 || shape[1] < 1 || shape[2] < 1) throw refuse("decoder", "gives logits of no fixed height and width");
+    if (shape.size() != 3 || shape[1] < 1 || shape[2] < 1)
+        throw refuse("decoder", "gives logits of no fixed height and width");
     found.grid_height = static_cast<int>(shape[1]);
     found.grid_width = static_cast<int>(shape[2]);
     for (const char* graph : {"backbone", "stcf_step"})
@@ -189,9 +193,13 @@ std::shared_ptr<Engine> Engine::with_module(const std::string& folder, const Eng
 }
 
 Engine::Engine(Bundle bundle, const EngineOptions& options, const ov2vss_module* module, std::shared_ptr<void> library)
-    : library_(std::move(library)), module_(module), bundle_(std::move(bundle)), backend_(options.backend),
+    : library_(std::move(library)),
+      module_(module),
+      bundle_(std::move(bundle)),
+      backend_(options.backend),
       precision_(options.precision) {
-    if (options.threads < 0) throw argument_error("threads=" + std::to_string(options.threads), "give a number of threads, or 0");
+    if (options.threads < 0)
+        throw argument_error("threads=" + std::to_string(options.threads), "give a number of threads, or 0");
     const std::string family = module->family;
     const std::size_t colon = backend_.find(':');
     const std::string provider = colon == std::string::npos ? "cpu" : backend_.substr(colon + 1);
@@ -215,8 +223,10 @@ Engine::Engine(Bundle bundle, const EngineOptions& options, const ov2vss_module*
         if (output.name == manifest().dense) dense_ = &output;
     }
     if (cut_ && (cut_->shape.size() != 3 || cut_->shape[0] <= manifest().cut->level || cut_->type != OV2VSS_FLOAT32))
-        throw bundle_error("bundle " + bundle_.folder() + ": cut.level is not in " + cut_->name, "export the bundle again");
-    if (dense_ && (dense_->shape.size() != 3 || dense_->shape[0] != manifest().embed_dim || dense_->type != OV2VSS_FLOAT32))
+        throw bundle_error("bundle " + bundle_.folder() + ": cut.level is not in " + cut_->name,
+                           "export the bundle again");
+    if (dense_ &&
+        (dense_->shape.size() != 3 || dense_->shape[0] != manifest().embed_dim || dense_->type != OV2VSS_FLOAT32))
         dense_ = nullptr;
     identity_ = std::string(module->python) + " " + precision_ + " ";
     bool first = true;
@@ -262,8 +272,8 @@ void* Engine::graph(const std::string& name, int rows) {
         if (module_->load(self_, content.data(), content.size(), key.c_str(), wiring_.words.c_str(), rows,
                           manifest().embed_dim, &found, &error) != 0) {
             graphs_.erase({name, rows});
-            throw bundle_error(bundle_.folder() + "/" + variant_->graphs.at(name).file + " cannot be loaded by " + runtime_ +
-                                   " (" + error.text + ")",
+            throw bundle_error(bundle_.folder() + "/" + variant_->graphs.at(name).file + " cannot be loaded by " +
+                                   runtime_ + " (" + error.text + ")",
                                "export it again");
         }
     }
@@ -276,7 +286,11 @@ void Engine::run(const std::string& name, int rows, const std::vector<std::pair<
         std::vector<ov2vss_module_tensor> found(tensors.size());
         for (std::size_t i = 0; i < tensors.size(); ++i) {
             const Tensor& tensor = tensors[i].second;
-            found[i] = {tensors[i].first.c_str(), tensor.type, static_cast<int32_t>(tensor.shape.size()), {}, tensor.data.get()};
+            found[i] = {tensors[i].first.c_str(),
+                        tensor.type,
+                        static_cast<int32_t>(tensor.shape.size()),
+                        {},
+                        tensor.data.get()};
             std::copy(tensor.shape.begin(), tensor.shape.end(), found[i].shape);
         }
         return found;
@@ -306,7 +320,8 @@ Tensors Engine::run_static(const std::string& name, const std::vector<std::pair<
 }
 
 Tensors Engine::backbone(const std::uint8_t* frame) {
-    return run_static("backbone", {{wiring_.frame, Tensor::of(frame, OV2VSS_UINT8, {1, manifest().height, manifest().width, 3})}});
+    return run_static("backbone",
+                      {{wiring_.frame, Tensor::of(frame, OV2VSS_UINT8, {1, manifest().height, manifest().width, 3})}});
 }
 
 Tensors Engine::initial_state() const {
@@ -360,7 +375,8 @@ Tensor Engine::decode(const Tensors& features, const Tensors& guidance, const st
                     if (tried >= 2 * some) continue;
                     const auto began = std::chrono::steady_clock::now();
                     decode_chunks(features, guidance, embeddings, some, tried);
-                    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
+                    const double seconds =
+                        std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
                     if (seconds < best) {
                         best = seconds;
                         chunk_ = tried;
@@ -372,8 +388,8 @@ Tensor Engine::decode(const Tensors& features, const Tensors& guidance, const st
     return decode_chunks(features, guidance, embeddings, rows, chunk);
 }
 
-Tensor Engine::decode_filled(const std::vector<std::pair<std::string, Tensor>>& shared, const std::vector<float>& embeddings,
-                             std::size_t rows) {
+Tensor Engine::decode_filled(const std::vector<std::pair<std::string, Tensor>>& shared,
+                             const std::vector<float>& embeddings, std::size_t rows) {
     const std::size_t width = static_cast<std::size_t>(manifest().embed_dim);
     const std::vector<std::size_t> sizes = filled_chunks(rows, counts_);
     std::size_t all = 0;
@@ -381,9 +397,12 @@ Tensor Engine::decode_filled(const std::vector<std::pair<std::string, Tensor>>& 
     // The last row again until the last chunk is full.
     Tensor words = Tensor::empty(OV2VSS_FLOAT32, {static_cast<std::int64_t>(all), static_cast<std::int64_t>(width)});
     for (std::size_t row = 0; row < all; ++row)
-        std::memcpy(words.floats() + row * width, embeddings.data() + std::min(row, rows - 1) * width, width * sizeof(float));
-    const std::size_t plane = static_cast<std::size_t>(wiring_.grid_height) * static_cast<std::size_t>(wiring_.grid_width);
-    Tensor logits = Tensor::empty(OV2VSS_FLOAT32, {static_cast<std::int64_t>(all), wiring_.grid_height, wiring_.grid_width});
+        std::memcpy(words.floats() + row * width, embeddings.data() + std::min(row, rows - 1) * width,
+                    width * sizeof(float));
+    const std::size_t plane =
+        static_cast<std::size_t>(wiring_.grid_height) * static_cast<std::size_t>(wiring_.grid_width);
+    Tensor logits =
+        Tensor::empty(OV2VSS_FLOAT32, {static_cast<std::int64_t>(all), wiring_.grid_height, wiring_.grid_width});
     std::size_t begin = 0;
     for (const std::size_t size : sizes) {
         auto inputs = shared;
@@ -402,7 +421,8 @@ Tensor Engine::decode_filled(const std::vector<std::pair<std::string, Tensor>>& 
 Tensor Engine::decode_chunks(const Tensors& features, const Tensors& guidance, const std::vector<float>& embeddings,
                              std::size_t rows, std::size_t chunk) {
     const std::size_t width = static_cast<std::size_t>(manifest().embed_dim);
-    Tensor words = Tensor::of(embeddings.data(), OV2VSS_FLOAT32, {static_cast<std::int64_t>(rows), static_cast<std::int64_t>(width)});
+    Tensor words = Tensor::of(embeddings.data(), OV2VSS_FLOAT32,
+                              {static_cast<std::int64_t>(rows), static_cast<std::int64_t>(width)});
     const std::string graph = parts_ ? kClassHead : "decoder";
     const std::string& input = parts_ ? wiring_.refined : wiring_.words;
     // Rows [begin, end) of an array whose first axis is the classes.
@@ -426,7 +446,8 @@ Tensor Engine::decode_chunks(const Tensors& features, const Tensors& guidance, c
         words = refined;
     }
     const auto shared = given(parts_ ? wiring_.head : wiring_.decoder, guidance, features);
-    Tensor logits = Tensor::empty(OV2VSS_FLOAT32, {static_cast<std::int64_t>(rows), wiring_.grid_height, wiring_.grid_width});
+    Tensor logits =
+        Tensor::empty(OV2VSS_FLOAT32, {static_cast<std::int64_t>(rows), wiring_.grid_height, wiring_.grid_width});
     const std::string output = variant_->graphs.at(graph).outputs[0].name;
     const auto starts = even_chunks(rows, chunk);
     for (std::size_t i = 0; i + 1 < starts.size(); ++i) {
@@ -497,7 +518,8 @@ std::vector<float> Engine::encode_new(const std::vector<std::string>& texts) {
     std::vector<std::pair<std::string, Tensor>> inputs = {{wiring_.tokens, tokens}};
     if (!wiring_.mask.empty()) inputs.emplace_back(wiring_.mask, mask);
     std::vector<float> found(texts.size() * static_cast<std::size_t>(manifest().embed_dim));
-    run("text", 0, inputs, {{wiring_.embeddings, Tensor::of(found.data(), OV2VSS_FLOAT32, {count, manifest().embed_dim})}});
+    run("text", 0, inputs,
+        {{wiring_.embeddings, Tensor::of(found.data(), OV2VSS_FLOAT32, {count, manifest().embed_dim})}});
     return found;
 }
 

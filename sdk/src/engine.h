@@ -24,13 +24,13 @@ struct EngineOptions {
 
 // How the graphs of a variant are connected: a graph asks for its inputs by name.
 struct Wiring {
-    std::string frame;                  // input of the backbone
-    std::vector<std::string> distant;   // its outputs that the step takes from the distant frame
+    std::string frame;                 // input of the backbone
+    std::vector<std::string> distant;  // its outputs that the step takes from the distant frame
     bool has_step = false;
-    std::vector<std::string> step;      // inputs of the step from the frame itself
-    std::vector<std::string> decoder;   // inputs of the decoder beside the words
+    std::vector<std::string> step;     // inputs of the step from the frame itself
+    std::vector<std::string> decoder;  // inputs of the decoder beside the words
     std::string words, logits;
-    bool has_parts = false;             // the decoder in two parts
+    bool has_parts = false;  // the decoder in two parts
     std::vector<std::string> refinement, head;
     std::string refined;
     int grid_height = 0, grid_width = 0;
@@ -69,7 +69,8 @@ public:
     // Guidance and the next state.
     std::pair<Tensors, Tensors> step(const Tensors& features, const Tensors& context, const Tensors& state);
     // Logits [rows, grid] for embeddings [rows, embed_dim].
-    Tensor decode(const Tensors& features, const Tensors& guidance, const std::vector<float>& embeddings, std::size_t rows);
+    Tensor decode(const Tensors& features, const Tensors& guidance, const std::vector<float>& embeddings,
+                  std::size_t rows);
     // Unit embeddings of texts, [texts, embed_dim]; the last 20,000 texts are remembered.
     std::vector<float> encode_text(const std::vector<std::string>& texts);
 
@@ -80,8 +81,8 @@ private:
              const std::vector<std::pair<std::string, Tensor>>& outputs);
     Tensors run_static(const std::string& name, const std::vector<std::pair<std::string, Tensor>>& inputs);
     std::vector<float> encode_new(const std::vector<std::string>& texts);
-    Tensor decode_filled(const std::vector<std::pair<std::string, Tensor>>& shared, const std::vector<float>& embeddings,
-                         std::size_t rows);
+    Tensor decode_filled(const std::vector<std::pair<std::string, Tensor>>& shared,
+                         const std::vector<float>& embeddings, std::size_t rows);
     Tensor decode_chunks(const Tensors& features, const Tensors& guidance, const std::vector<float>& embeddings,
                          std::size_t rows, std::size_t chunk);
 

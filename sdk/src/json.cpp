@@ -213,7 +213,9 @@ private:
     std::size_t at_ = 0;
 };
 
-Json Json::parse(std::string_view document) { return JsonParser(document).document(); }
+Json Json::parse(std::string_view document) {
+    return JsonParser(document).document();
+}
 
 bool Json::boolean() const {
     if (kind_ != Kind::boolean) wrong(kind_, "true or false");

@@ -16,8 +16,8 @@ public:
     enum class Kind { null, boolean, integer, real, text, list, object };
     using Members = std::vector<std::pair<std::string, Json>>;
 
-    // Reads a whole document of UTF-8. Throws std::invalid_argument with the place of what is wrong; deeper nesting than
-    // 100 is refused.
+    // Reads a whole document of UTF-8. Throws std::invalid_argument with the place of what is wrong; deeper nesting
+    // than 100 is refused.
     static Json parse(std::string_view document);
 
     Kind kind() const { return kind_; }

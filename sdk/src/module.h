@@ -1,7 +1,8 @@
 // What the core and an engine's module say to each other: C alone, so that they may be built apart.
 //
-// A module is a shared library with one symbol, ov2vss_module_entry. It knows nothing of bundles or streams: it loads graphs from
-// bytes and runs them on arrays that the core holds. Functions return 0, or 1 with a message in `error` (cut to its size).
+// A module is a shared library with one symbol, ov2vss_module_entry. It knows nothing of bundles or streams: it loads
+// graphs from bytes and runs them on arrays that the core holds. Functions return 0, or 1 with a message in `error`
+// (cut to its size).
 #pragma once
 
 #include <stddef.h>
@@ -44,8 +45,8 @@ typedef struct ov2vss_module {
     void (*close)(void* engine);
     const char* (*runtime)(void* engine);  // name and version
     // `rows` > 0: the graph's input `fixed` has so many rows of `width`, and is compiled for them.
-    int (*load)(void* engine, const void* bytes, size_t size, const char* key, const char* fixed, int64_t rows, int64_t width,
-                void** graph, ov2vss_module_error* error);
+    int (*load)(void* engine, const void* bytes, size_t size, const char* key, const char* fixed, int64_t rows,
+                int64_t width, void** graph, ov2vss_module_error* error);
     void (*unload)(void* graph);
     // From any thread. All outputs that are wanted are given, with their shapes and memory.
     int (*run)(void* graph, const ov2vss_module_tensor* inputs, size_t input_count, const ov2vss_module_tensor* outputs,

@@ -18,8 +18,8 @@ struct Picture {
 // Checks an image of the interface, and gives it as RGB: itself where it is, else converted into `held`.
 Picture rgb_of(const ov2vss_image& image, std::vector<std::uint8_t>& held);
 
-// Stretches a picture to [height, width, 3] without spaces: bilinear, or area averaging where a side shrinks by more than
-// two. The bytes are those of OpenCV's INTER_LINEAR and INTER_AREA.
+// Stretches a picture to [height, width, 3] without spaces: bilinear, or area averaging where a side shrinks by more
+// than two. The bytes are those of OpenCV's INTER_LINEAR and INTER_AREA.
 void resize(const Picture& from, std::uint8_t* to, int height, int width);
 
 }  // namespace ov2vss

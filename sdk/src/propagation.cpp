@@ -11,15 +11,16 @@ namespace ov2vss {
 
 namespace {
 
-constexpr int kFarthest = 8;       // frames at most from one key frame to the next, with auto
-constexpr double kFar = 0.0375;    // share of the width that a tenth of the picture may have moved
-constexpr double kEnough = 0.25;   // mean trust
+constexpr int kFarthest = 8;      // frames at most from one key frame to the next, with auto
+constexpr double kFar = 0.0375;   // share of the width that a tenth of the picture may have moved
+constexpr double kEnough = 0.25;  // mean trust
 
 // A plane [h, w, channels] at (x, y), bilinear, held at the borders.
 void sample(const std::vector<float>& plane, int h, int w, int channels, float x, float y, float* out) {
     x = std::min(std::max(x, 0.0f), static_cast<float>(w - 1));
     y = std::min(std::max(y, 0.0f), static_cast<float>(h - 1));
-    const int x0 = static_cast<int>(x), y0 = static_cast<int>(y), x1 = std::min(x0 + 1, w - 1), y1 = std::min(y0 + 1, h - 1);
+    const int x0 = static_cast<int>(x), y0 = static_cast<int>(y), x1 = std::min(x0 + 1, w - 1),
+              y1 = std::min(y0 + 1, h - 1);
     const float dx = x - static_cast<float>(x0), dy = y - static_cast<float>(y0);
     for (int c = 0; c < channels; ++c) {
         const auto at = [&](int row, int column) {
@@ -60,9 +61,11 @@ void Propagator::look(const std::uint8_t* frame, int height, int width) {
     const std::size_t size = 3 * static_cast<std::size_t>(height) * static_cast<std::size_t>(width);
     if (picture_.size() == size && past_.known()) {
         Motion step = Motion::still(h_, w_);
-        const bool found = function_(frame, picture_.data(), height, width, h_, w_, step.flow.data(), step.trust.data(), user_) == 0;
+        const bool found =
+            function_(frame, picture_.data(), height, width, h_, w_, step.flow.data(), step.trust.data(), user_) == 0;
         for (float& value : step.flow)
-            if (!std::isfinite(value)) throw argument_error("the motion function gave numbers that are not finite", "mend it");
+            if (!std::isfinite(value))
+                throw argument_error("the motion function gave numbers that are not finite", "mend it");
         for (float& value : step.trust) value = value > 0 ? std::min(value, 1.0f) : 0.0f;
         if (!found || step.lost())
             drop();
@@ -82,8 +85,17 @@ Tensor Propagator::blend(const Tensor& logits, Label* labels, float* confidence,
         found = Tensor::empty(OV2VSS_FLOAT32, logits.shape);
         std::vector<float> share = motion_.trust;
         for (float& value : share) value *= static_cast<float>(rules_.share);
-        Mover mover{past_.floats(), motion_.flow.data(), logits.floats(), share.data(), static_cast<float>(rules_.lean),
-                    static_cast<float>(1.0 / static_cast<double>(static_cast<float>(rules_.sure))), rows, h_, w_, found.floats(), {}};
+        Mover mover{past_.floats(),
+                    motion_.flow.data(),
+                    logits.floats(),
+                    share.data(),
+                    static_cast<float>(rules_.lean),
+                    static_cast<float>(1.0 / static_cast<double>(static_cast<float>(rules_.sure))),
+                    rows,
+                    h_,
+                    w_,
+                    found.floats(),
+                    {}};
         propagate(mover, labels, confidence, height, width, threads);
     } else {
         label_map(logits.floats(), rows, h_, w_, labels, confidence, height, width, threads);
@@ -97,8 +109,17 @@ template <typename Label>
 Tensor Propagator::carry(Label* labels, float* confidence, int height, int width, int threads) {
     const int rows = static_cast<int>(past_.shape[0]);
     Tensor found = Tensor::empty(OV2VSS_FLOAT32, past_.shape);
-    Mover mover{past_.floats(), motion_.flow.data(), nullptr, nullptr, static_cast<float>(rules_.lean),
-                static_cast<float>(1.0 / rules_.sure), rows, h_, w_, found.floats(), {}};
+    Mover mover{past_.floats(),
+                motion_.flow.data(),
+                nullptr,
+                nullptr,
+                static_cast<float>(rules_.lean),
+                static_cast<float>(1.0 / rules_.sure),
+                rows,
+                h_,
+                w_,
+                found.floats(),
+                {}};
     propagate(mover, labels, confidence, height, width, threads);
     return found;
 }
@@ -122,7 +143,8 @@ bool frame_due(int keyframes, std::int64_t since, const Motion& motion) {
     const auto low = static_cast<std::ptrdiff_t>(place);
     std::nth_element(way.begin(), way.begin() + low, way.end());
     const double lower = way[static_cast<std::size_t>(low)];
-    const double upper = low + 1 < static_cast<std::ptrdiff_t>(way.size()) ? *std::min_element(way.begin() + low + 1, way.end()) : lower;
+    const double upper =
+        low + 1 < static_cast<std::ptrdiff_t>(way.size()) ? *std::min_element(way.begin() + low + 1, way.end()) : lower;
     const double far = lower + (place - static_cast<double>(low)) * (upper - lower);
     return far > kFar * motion.w || since >= kFarthest || trust / static_cast<double>(motion.trust.size()) < kEnough;
 }

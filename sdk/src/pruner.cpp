@@ -46,7 +46,8 @@ void Pruner::look(const float* dense, std::size_t positions, const std::vector<f
                 sum[p] += value;
             }
         for (std::size_t row = 0; row < rows; ++row)
-            for (std::size_t p = 0; p < positions; ++p) share[row] = std::max(share[row], cosines[row * positions + p] / sum[p]);
+            for (std::size_t p = 0; p < positions; ++p)
+                share[row] = std::max(share[row], cosines[row * positions + p] / sum[p]);
         std::vector<std::int64_t> present;
         std::int64_t most = order[0];
         for (const std::int64_t row : order) {

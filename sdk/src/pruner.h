@@ -38,8 +38,8 @@ public:
     }
 
 private:
-    static constexpr std::int64_t kRefresh = 10;   // frames between two looks
-    static constexpr float kForget = 0.02f;        // by which an earlier look counts for less at every new one
+    static constexpr std::int64_t kRefresh = 10;  // frames between two looks
+    static constexpr float kForget = 0.02f;       // by which an earlier look counts for less at every new one
     int keep_;
     double absent_, temperature_;
     std::vector<float> nearest_;

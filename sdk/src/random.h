@@ -16,12 +16,14 @@ public:
         fill(19650218u);
         std::size_t i = 1, j = 0;
         for (std::size_t k = std::max<std::size_t>(kSize, key.size()); k > 0; --k) {
-            state_[i] = (state_[i] ^ ((state_[i - 1] ^ (state_[i - 1] >> 30)) * 1664525u)) + key[j] + static_cast<std::uint32_t>(j);
+            state_[i] = (state_[i] ^ ((state_[i - 1] ^ (state_[i - 1] >> 30)) * 1664525u)) + key[j] +
+                        static_cast<std::uint32_t>(j);
             next(i);
             j = (j + 1) % key.size();
         }
         for (std::size_t k = kSize - 1; k > 0; --k) {
-            state_[i] = (state_[i] ^ ((state_[i - 1] ^ (state_[i - 1] >> 30)) * 1566083941u)) - static_cast<std::uint32_t>(i);
+            state_[i] =
+                (state_[i] ^ ((state_[i - 1] ^ (state_[i - 1] >> 30)) * 1566083941u)) - static_cast<std::uint32_t>(i);
             next(i);
         }
         state_[0] = 0x80000000u;

@@ -1,5 +1,5 @@
-// OpenCV's INTER_LINEAR and INTER_AREA for three channels of bytes, to the bit: the same tables, fixed point and order of
-// sums. Built without fused multiply-add.
+// OpenCV's INTER_LINEAR and INTER_AREA for three channels of bytes, to the bit: the same tables, fixed point and order
+// of sums. Built without fused multiply-add.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -58,7 +58,8 @@ struct Taps {
 
 void resize_linear(const Picture& from, std::uint8_t* to, int height, int width, bool area) {
     const double across = static_cast<double>(width) / from.width, down = static_cast<double>(height) / from.height;
-    const Taps x(from.width, width, 1.0 / across, across, area, true), y(from.height, height, 1.0 / down, down, area, false);
+    const Taps x(from.width, width, 1.0 / across, across, area, true),
+        y(from.height, height, 1.0 / down, down, area, false);
     const std::size_t row = 3 * static_cast<std::size_t>(width);
     std::vector<int> rows[2] = {std::vector<int>(row), std::vector<int>(row)};
     int held[2] = {-1, -1};
@@ -109,7 +110,8 @@ void resize_blocks(const Picture& from, std::uint8_t* to, int height, int width,
             for (int c = 0; c < 3; ++c) {
                 int sum = 0;
                 for (int y = 0; y < down; ++y) {
-                    const std::uint8_t* p = from.data + (i * down + y) * from.stride + 3 * static_cast<std::ptrdiff_t>(j) * across + c;
+                    const std::uint8_t* p =
+                        from.data + (i * down + y) * from.stride + 3 * static_cast<std::ptrdiff_t>(j) * across + c;
                     for (int x = 0; x < across; ++x) sum += p[3 * x];
                 }
                 to[3 * (static_cast<std::size_t>(i) * width + j) + c] =
@@ -170,7 +172,8 @@ void resize_area(const Picture& from, std::uint8_t* to, int height, int width, d
 void resize(const Picture& from, std::uint8_t* to, int height, int width) {
     if (from.height == height && from.width == width) {
         for (int y = 0; y < height; ++y)
-            std::memcpy(to + 3 * static_cast<std::size_t>(y) * width, from.data + y * from.stride, 3 * static_cast<std::size_t>(width));
+            std::memcpy(to + 3 * static_cast<std::size_t>(y) * width, from.data + y * from.stride,
+                        3 * static_cast<std::size_t>(width));
         return;
     }
     const double down = 1.0 / (static_cast<double>(height) / from.height);

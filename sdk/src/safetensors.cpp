@@ -14,8 +14,8 @@ constexpr std::uint64_t kLargestHeader = 100'000'000;  // as the library has it
 
 std::size_t size_of(const std::string& type) {
     static const std::map<std::string, std::size_t> sizes = {
-        {"BOOL", 1}, {"U8", 1},  {"I8", 1},   {"U16", 2}, {"I16", 2}, {"F16", 2},
-        {"BF16", 2}, {"U32", 4}, {"I32", 4},  {"F32", 4}, {"U64", 8}, {"I64", 8}, {"F64", 8}};
+        {"BOOL", 1}, {"U8", 1},  {"I8", 1},  {"U16", 2}, {"I16", 2}, {"F16", 2}, {"BF16", 2},
+        {"U32", 4},  {"I32", 4}, {"F32", 4}, {"U64", 8}, {"I64", 8}, {"F64", 8}};
     const auto found = sizes.find(type);
     if (found == sizes.end()) throw std::invalid_argument("type " + type + " is not known");
     return found->second;
@@ -54,7 +54,8 @@ Safetensors read_safetensors(std::string_view bytes) {
             throw std::invalid_argument(name + " does not lie within the file");
         array.data = reinterpret_cast<const std::uint8_t*>(body.data()) + begin;
         array.bytes = size;
-        if (!found.arrays.emplace(name, std::move(array)).second) throw std::invalid_argument(name + " stands there twice");
+        if (!found.arrays.emplace(name, std::move(array)).second)
+            throw std::invalid_argument(name + " stands there twice");
     }
     return found;
 }
@@ -82,7 +83,8 @@ std::string write_safetensors(const Safetensors& content) {
         header += json_quoted(item->first) + ":{\"dtype\":\"" + item->second.type + "\",\"shape\":[";
         for (std::size_t i = 0; i < item->second.shape.size(); ++i)
             header += (i ? "," : "") + std::to_string(item->second.shape[i]);
-        header += "],\"data_offsets\":[" + std::to_string(offset) + "," + std::to_string(offset + item->second.bytes) + "]}";
+        header +=
+            "],\"data_offsets\":[" + std::to_string(offset) + "," + std::to_string(offset + item->second.bytes) + "]}";
         offset += item->second.bytes;
     }
     header += "}";

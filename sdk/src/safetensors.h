@@ -22,8 +22,8 @@ struct Safetensors {
     std::map<std::string, std::string> metadata;
 };
 
-// Reads a file's bytes, which must outlive what is returned. Every array lies within them and has the size that its type and
-// shape ask for; otherwise std::invalid_argument.
+// Reads a file's bytes, which must outlive what is returned. Every array lies within them and has the size that its
+// type and shape ask for; otherwise std::invalid_argument.
 Safetensors read_safetensors(std::string_view bytes);
 
 // Inverse of read_safetensors, as the `safetensors` library writes it.

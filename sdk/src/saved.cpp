@@ -1,5 +1,5 @@
-// A stream's memory as bytes: a safetensors file of arrays, and what is no array as JSON in its header. Without propagation
-// the Python runtime reads and writes the same.
+// A stream's memory as bytes: a safetensors file of arrays, and what is no array as JSON in its header. Without
+// propagation the Python runtime reads and writes the same.
 #include <charconv>
 #include <cstring>
 #include <stdexcept>
@@ -50,7 +50,8 @@ Stored stored(const Tensor& tensor) {
 
 template <typename Value>
 Stored stored(const std::vector<Value>& values, const char* type, std::vector<std::int64_t> shape) {
-    return {type, std::move(shape), reinterpret_cast<const std::uint8_t*>(values.data()), values.size() * sizeof(Value)};
+    return {type, std::move(shape), reinterpret_cast<const std::uint8_t*>(values.data()),
+            values.size() * sizeof(Value)};
 }
 
 // What a stream saved, as far as it has been checked.
@@ -98,27 +99,33 @@ std::string Stream::save() const {
         ring += (place++ ? ", " : "") + std::to_string(number);
     }
     std::string times;
-    for (const auto& [name, seen] : {std::pair("first", &s.first), std::pair("last", &s.last), std::pair("kept", &s.kept)}) {
+    for (const auto& [name, seen] :
+         {std::pair("first", &s.first), std::pair("last", &s.last), std::pair("kept", &s.kept)}) {
         if (!*seen) continue;
         add(std::string("distant/") + name, (*seen)->context);
         times += (times.empty() ? "\"" : ", \"") + std::string(name) + "\": " + number_text((*seen)->time);
     }
-    if (options_.reset_on_cut && !s.cut_tokens.empty()) content.arrays["cut/tokens"] = stored(s.cut_tokens, "F32", engine_->cut()->shape);
+    if (options_.reset_on_cut && !s.cut_tokens.empty())
+        content.arrays["cut/tokens"] = stored(s.cut_tokens, "F32", engine_->cut()->shape);
     const std::vector<std::int64_t> age = {pruner_ ? pruner_->age() : 0};
     if (pruner_ && !pruner_->chosen().empty()) {
-        content.arrays["pruner/nearest"] = stored(pruner_->nearest(), "F32", {static_cast<std::int64_t>(pruner_->nearest().size())});
-        content.arrays["pruner/active"] = stored(pruner_->chosen(), "I64", {static_cast<std::int64_t>(pruner_->chosen().size())});
+        content.arrays["pruner/nearest"] =
+            stored(pruner_->nearest(), "F32", {static_cast<std::int64_t>(pruner_->nearest().size())});
+        content.arrays["pruner/active"] =
+            stored(pruner_->chosen(), "I64", {static_cast<std::int64_t>(pruner_->chosen().size())});
         content.arrays["pruner/age"] = stored(age, "I64", {});
     }
     const std::vector<std::int64_t> past_classes(past_classes_.begin(), past_classes_.end());
     if (propagator_ && !propagator_->picture_.empty()) {
         const Propagator& past = *propagator_;
-        content.arrays["past/picture"] = stored(past.picture_, "U8", {engine_->manifest().height, engine_->manifest().width, 3});
+        content.arrays["past/picture"] =
+            stored(past.picture_, "U8", {engine_->manifest().height, engine_->manifest().width, 3});
         if (past.past_.known()) {
             content.arrays["past/past"] = stored(past.past_);
             content.arrays["past/flow"] = stored(past.motion_.flow, "F32", {past.motion_.h, past.motion_.w, 2});
             content.arrays["past/trust"] = stored(past.motion_.trust, "F32", {past.motion_.h, past.motion_.w});
-            content.arrays["past/classes"] = stored(past_classes, "I64", {static_cast<std::int64_t>(past_classes.size())});
+            content.arrays["past/classes"] =
+                stored(past_classes, "I64", {static_cast<std::int64_t>(past_classes.size())});
         }
     }
     std::string latest = "null";
@@ -127,7 +134,8 @@ std::string Stream::save() const {
         const Latest& l = *s.latest;
         classes.assign(l.classes.begin(), l.classes.end());
         content.arrays["latest/labels"] = stored(l.labels, l.label_bytes == 1 ? "U8" : "U16", {l.height, l.width});
-        if (!l.confidence.empty()) content.arrays["latest/confidence"] = stored(l.confidence, "F32", {l.height, l.width});
+        if (!l.confidence.empty())
+            content.arrays["latest/confidence"] = stored(l.confidence, "F32", {l.height, l.width});
         content.arrays["latest/logits"] = stored(l.logits);
         content.arrays["latest/classes"] = stored(classes, "I64", {static_cast<std::int64_t>(classes.size())});
         latest = "[" + std::to_string(l.index) + ", " + number_text(l.time) + ", " + list_text(l.names) + "]";
@@ -136,20 +144,21 @@ std::string Stream::save() const {
     for (const std::uint32_t word : s.random.state()) random += (random.empty() ? "" : ", ") + std::to_string(word);
     const Manifest& m = engine_->manifest();
     content.metadata[kKey] =
-        "{\"format\": 1, \"model\": " + json_quoted(engine_->identity()) + ", \"size\": [" + std::to_string(m.height) + ", " +
-        std::to_string(m.width) + "], \"gap\": " + std::to_string(gap_) + ", \"distant\": \"" + kPolicies[options_.distant] +
-        "\", \"smooth\": " + (options_.smooth ? "true" : "false") + ", \"keyframes\": " +
-        (keyframes_ == OV2VSS_KEYFRAMES_AUTO ? "\"auto\"" : std::to_string(keyframes_)) + ", \"index\": " + std::to_string(s.index) +
-        ", \"computed\": " + std::to_string(s.computed) + ", \"ring\": [" + ring + "], \"times\": {" + times + "}, \"seen\": " +
-        std::to_string(s.seen) + ", \"random\": [3, [" + random + "], null], \"names\": " + list_text(words_->names) +
-        ", \"latest\": " + latest + "}";
+        "{\"format\": 1, \"model\": " + json_quoted(engine_->identity()) + ", \"size\": [" + std::to_string(m.height) +
+        ", " + std::to_string(m.width) + "], \"gap\": " + std::to_string(gap_) + ", \"distant\": \"" +
+        kPolicies[options_.distant] + "\", \"smooth\": " + (options_.smooth ? "true" : "false") +
+        ", \"keyframes\": " + (keyframes_ == OV2VSS_KEYFRAMES_AUTO ? "\"auto\"" : std::to_string(keyframes_)) +
+        ", \"index\": " + std::to_string(s.index) + ", \"computed\": " + std::to_string(s.computed) + ", \"ring\": [" +
+        ring + "], \"times\": {" + times + "}, \"seen\": " + std::to_string(s.seen) + ", \"random\": [3, [" + random +
+        "], null], \"names\": " + list_text(words_->names) + ", \"latest\": " + latest + "}";
     return write_safetensors(content);
 }
 
 void Stream::load(std::string_view bytes) {
     const Manifest& m = engine_->manifest();
     auto differs = [](const char* name) {
-        return state_error(std::string("the saved stream has another ") + name + " than this one", "load it into a stream that was made alike");
+        return state_error(std::string("the saved stream has another ") + name + " than this one",
+                           "load it into a stream that was made alike");
     };
     try {
         const Safetensors content = read_safetensors(bytes);
@@ -176,7 +185,9 @@ void Stream::load(std::string_view bytes) {
         if (!ring.empty() && ring.size() != static_cast<std::size_t>(ring_size())) throw std::invalid_argument("ring");
         for (std::size_t place = 0; place < ring.size(); ++place) {
             Tensors state;
-            if (m.state) state[m.state->input] = read.tensor("ring/" + std::to_string(place) + "/" + m.state->input, m.state->type, m.state->shape);
+            if (m.state)
+                state[m.state->input] =
+                    read.tensor("ring/" + std::to_string(place) + "/" + m.state->input, m.state->type, m.state->shape);
             next.ring.emplace_back(ring[place].integer(), std::move(state));
         }
         const auto& outputs = engine_->variant().graphs.at("backbone").outputs;
@@ -185,12 +196,14 @@ void Stream::load(std::string_view bytes) {
             seen.time = number_of(time);
             for (const TensorInfo& info : outputs)
                 for (const std::string& wanted : engine_->wiring().distant)
-                    if (info.name == wanted) seen.context[wanted] = read.tensor("distant/" + name + "/" + wanted, info.type, info.shape);
+                    if (info.name == wanted)
+                        seen.context[wanted] = read.tensor("distant/" + name + "/" + wanted, info.type, info.shape);
             (name == "first" ? next.first : name == "last" ? next.last : next.kept) = std::move(seen);
         }
         next.seen = static_cast<std::uint64_t>(facts.at("seen").integer());
         std::vector<std::uint32_t> words;
-        for (const Json& word : facts.at("random").list().at(1).list()) words.push_back(static_cast<std::uint32_t>(word.integer()));
+        for (const Json& word : facts.at("random").list().at(1).list())
+            words.push_back(static_cast<std::uint32_t>(word.integer()));
         if (!next.random.set_state(words)) throw std::invalid_argument("random");
         if (options_.reset_on_cut && read.find("cut/tokens")) {
             const Tensor tokens = read.tensor("cut/tokens", OV2VSS_FLOAT32, engine_->cut()->shape);
@@ -216,17 +229,20 @@ void Stream::load(std::string_view bytes) {
             l.time = number_of(latest.list().at(1));
             for (const Json& name : latest.list().at(2).list()) l.names.push_back(name.text());
             const Stored* labels = read.find("latest/labels");
-            if (!labels || labels->shape.size() != 2 || labels->shape[0] < 1 || labels->shape[1] < 1 || labels->shape[0] > (1 << 15) ||
-                labels->shape[1] > (1 << 15) || (labels->type != "U8" && labels->type != "U16"))
+            if (!labels || labels->shape.size() != 2 || labels->shape[0] < 1 || labels->shape[1] < 1 ||
+                labels->shape[0] > (1 << 15) || labels->shape[1] > (1 << 15) ||
+                (labels->type != "U8" && labels->type != "U16"))
                 throw std::invalid_argument("latest/labels");
             l.height = static_cast<int>(labels->shape[0]);
             l.width = static_cast<int>(labels->shape[1]);
             l.label_bytes = labels->type == "U8" ? 1 : 2;
             l.labels.assign(labels->data, labels->data + labels->bytes);
             if (read.find("latest/confidence"))
-                l.confidence = read.values<float>("latest/confidence", "F32", labels->bytes / static_cast<std::size_t>(l.label_bytes));
+                l.confidence = read.values<float>("latest/confidence", "F32",
+                                                  labels->bytes / static_cast<std::size_t>(l.label_bytes));
             l.classes = class_list("latest/classes", l.names);
-            l.logits = read.tensor("latest/logits", OV2VSS_FLOAT32, {static_cast<std::int64_t>(l.classes.size()), grid_height, grid_width});
+            l.logits = read.tensor("latest/logits", OV2VSS_FLOAT32,
+                                   {static_cast<std::int64_t>(l.classes.size()), grid_height, grid_width});
             next.latest = std::move(l);
         }
         std::vector<std::int64_t> active;
@@ -238,19 +254,23 @@ void Stream::load(std::string_view bytes) {
             nearest = read.values<float>("pruner/nearest", "F32", words_->rows());
             age = read.values<std::int64_t>("pruner/age", "I64", 1)[0];
             for (const std::int64_t row : active)
-                if (row < 0 || row >= static_cast<std::int64_t>(words_->rows())) throw std::invalid_argument("pruner/active");
+                if (row < 0 || row >= static_cast<std::int64_t>(words_->rows()))
+                    throw std::invalid_argument("pruner/active");
         }
         std::vector<std::uint8_t> picture;
         std::vector<int> past_classes;
         Tensor past;
         Motion motion;
         if (propagator_ && read.find("past/picture")) {
-            picture = read.values<std::uint8_t>("past/picture", "U8", 3 * static_cast<std::size_t>(m.height) * static_cast<std::size_t>(m.width));
+            picture = read.values<std::uint8_t>(
+                "past/picture", "U8", 3 * static_cast<std::size_t>(m.height) * static_cast<std::size_t>(m.width));
             if (read.find("past/past") && same) {
                 past_classes = class_list("past/classes", words_->names);
-                past = read.tensor("past/past", OV2VSS_FLOAT32, {static_cast<std::int64_t>(past_classes.size()), grid_height, grid_width});
+                past = read.tensor("past/past", OV2VSS_FLOAT32,
+                                   {static_cast<std::int64_t>(past_classes.size()), grid_height, grid_width});
                 const auto cells = static_cast<std::size_t>(grid_height * grid_width);
-                motion = {static_cast<int>(grid_height), static_cast<int>(grid_width), read.values<float>("past/flow", "F32", 2 * cells),
+                motion = {static_cast<int>(grid_height), static_cast<int>(grid_width),
+                          read.values<float>("past/flow", "F32", 2 * cells),
                           read.values<float>("past/trust", "F32", cells)};
             }
         }
@@ -268,7 +288,8 @@ void Stream::load(std::string_view bytes) {
             past_classes_ = std::move(past_classes);
         }
     } catch (const std::invalid_argument& error) {
-        throw state_error(std::string("these are not the bytes of a saved stream (") + error.what() + ")", "give the bytes that ov2vss_stream_save gave");
+        throw state_error(std::string("these are not the bytes of a saved stream (") + error.what() + ")",
+                          "give the bytes that ov2vss_stream_save gave");
     } catch (const std::out_of_range&) {
         throw state_error("these are not the bytes of a saved stream", "give the bytes that ov2vss_stream_save gave");
     }

@@ -24,7 +24,9 @@ constexpr std::array<std::uint32_t, 64> kRounds = {
     0x19a4c116, 0x1e376c08, 0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a, 0x5b9cca4f, 0x682e6ff3,
     0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2};
 
-std::uint32_t turned(std::uint32_t x, int by) { return (x >> by) | (x << (32 - by)); }
+std::uint32_t turned(std::uint32_t x, int by) {
+    return (x >> by) | (x << (32 - by));
+}
 
 void blocks_plain(std::uint32_t* state, const std::uint8_t* data, std::size_t count) {
     std::array<std::uint32_t, 64> w{};
@@ -40,8 +42,8 @@ void blocks_plain(std::uint32_t* state, const std::uint8_t* data, std::size_t co
         std::uint32_t a = state[0], b = state[1], c = state[2], d = state[3];
         std::uint32_t e = state[4], f = state[5], g = state[6], h = state[7];
         for (int i = 0; i < 64; ++i) {
-            const std::uint32_t one = h + (turned(e, 6) ^ turned(e, 11) ^ turned(e, 25)) + ((e & f) ^ (~e & g)) +
-                                      kRounds[i] + w[i];
+            const std::uint32_t one =
+                h + (turned(e, 6) ^ turned(e, 11) ^ turned(e, 25)) + ((e & f) ^ (~e & g)) + kRounds[i] + w[i];
             const std::uint32_t two = (turned(a, 2) ^ turned(a, 13) ^ turned(a, 22)) + ((a & b) ^ (a & c) ^ (b & c));
             h = g;
             g = f;

@@ -11,8 +11,8 @@ namespace ov2vss {
 
 namespace {
 
-// 1 - correlation of two frames' tokens of one level [M, C] over positions and channels, 0 for equal frames, 0 to 2. The
-// mean over positions is taken off first: two places under the same sky are alike on average.
+// 1 - correlation of two frames' tokens of one level [M, C] over positions and channels, 0 for equal frames, 0 to 2.
+// The mean over positions is taken off first: two places under the same sky are alike on average.
 double token_distance(const float* one, const float* other, std::size_t positions, std::size_t channels) {
     double both = 0, first = 0, second = 0;
     for (std::size_t c = 0; c < channels; ++c) {
@@ -60,16 +60,19 @@ Stream::Stream(std::shared_ptr<Engine> engine, std::shared_ptr<Vocabulary> words
         throw refuse("distant " + std::to_string(options.distant), "use one of ov2vss_distant");
     if (!(options.unknown_below >= 0 && options.unknown_below <= 1))
         throw refuse("unknown_below=" + std::to_string(options.unknown_below), "give a probability, 0 to 1");
-    if (options.top_classes < 0) throw refuse("top_classes=" + std::to_string(options.top_classes), "give a number, or 0 for all");
+    if (options.top_classes < 0)
+        throw refuse("top_classes=" + std::to_string(options.top_classes), "give a number, or 0 for all");
     if (!(options.drop_absent >= 0 && options.drop_absent < 1))
         throw refuse("drop_absent=" + std::to_string(options.drop_absent), "give a share, 0 to below 1");
     if (options.keyframes < OV2VSS_KEYFRAMES_AUTO || options.keyframes > 1000)
         throw refuse("keyframes=" + std::to_string(options.keyframes), "give 1 to 1000, or OV2VSS_KEYFRAMES_AUTO");
-    if (options.threads < 0) throw refuse("threads=" + std::to_string(options.threads), "give a number of threads, or 0");
+    if (options.threads < 0)
+        throw refuse("threads=" + std::to_string(options.threads), "give a number of threads, or 0");
     if (options.reset_on_cut && !engine_->cut())
         throw refuse("this model has no feature that shows shot changes", "leave reset_on_cut out");
     const bool chooses = options.top_classes > 0 || options.drop_absent > 0;
-    if (chooses && !engine_->dense()) throw refuse("this model has no feature that shows candidates", "leave top_classes out");
+    if (chooses && !engine_->dense())
+        throw refuse("this model has no feature that shows candidates", "leave top_classes out");
     keyframes_ = options.keyframes ? options.keyframes : 1;
     gap_ = options.gap ? options.gap : manifest.gap;
     threads_ = options.threads ? options.threads : engine_->threads();
@@ -146,10 +149,12 @@ bool Stream::is_cut(const Tensors& features) {
     if (!options_.reset_on_cut) return false;
     const CutInfo& cut = *engine_->manifest().cut;
     const Tensor& tokens = features.at(cut.output);
-    const auto positions = static_cast<std::size_t>(tokens.shape[1]), channels = static_cast<std::size_t>(tokens.shape[2]);
+    const auto positions = static_cast<std::size_t>(tokens.shape[1]),
+               channels = static_cast<std::size_t>(tokens.shape[2]);
     const std::size_t level = static_cast<std::size_t>(cut.level) * positions * channels;
-    const bool found = !state_.cut_tokens.empty() &&
-                       token_distance(state_.cut_tokens.data() + level, tokens.floats() + level, positions, channels) > cut.threshold;
+    const bool found =
+        !state_.cut_tokens.empty() &&
+        token_distance(state_.cut_tokens.data() + level, tokens.floats() + level, positions, channels) > cut.threshold;
     state_.cut_tokens.assign(tokens.floats(), tokens.floats() + tokens.count());
     return found;
 }
@@ -211,7 +216,8 @@ void Stream::choose(const std::vector<std::int64_t>& rows) {
     for (const std::int64_t row : rows) {
         const auto at = static_cast<std::size_t>(row);
         classes_.push_back(words_->class_of[at]);
-        chosen_embeddings_.insert(chosen_embeddings_.end(), words_->embeddings.begin() + static_cast<std::ptrdiff_t>(at * width),
+        chosen_embeddings_.insert(chosen_embeddings_.end(),
+                                  words_->embeddings.begin() + static_cast<std::ptrdiff_t>(at * width),
                                   words_->embeddings.begin() + static_cast<std::ptrdiff_t>((at + 1) * width));
     }
     embeddings_ = &chosen_embeddings_;
@@ -226,7 +232,8 @@ void Stream::choose_candidates(const Tensors& features) {
     }
     if (pruner_->due()) {
         const Tensor& dense = features.at(engine_->dense()->name);
-        pruner_->look(dense.floats(), static_cast<std::size_t>(dense.shape[1] * dense.shape[2]), words_->embeddings, words_->rows());
+        pruner_->look(dense.floats(), static_cast<std::size_t>(dense.shape[1] * dense.shape[2]), words_->embeddings,
+                      words_->rows());
         choose(pruner_->active());
     } else {
         pruner_->active();
@@ -240,8 +247,9 @@ void Stream::check(const Tensor& logits, const Advanced& advanced) const {
         if (!finite(item.second)) graph = "stcf_step";
     for (const auto& item : advanced.features)
         if (!finite(item.second)) graph = "backbone";
-    throw engine_error("frame " + std::to_string(state_.index - 1) + ": graph " + graph + " gave numbers that are not finite",
-                       "use another precision or engine, and check the bundle with ov2vss-export --verify-only");
+    throw engine_error(
+        "frame " + std::to_string(state_.index - 1) + ": graph " + graph + " gave numbers that are not finite",
+        "use another precision or engine, and check the bundle with ov2vss-export --verify-only");
 }
 
 template <typename Label>
@@ -254,8 +262,8 @@ void Stream::label_as(const Tensor* logits, int height, int width, Latest& found
     float* confidence = wanted ? found.confidence.data() : nullptr;
     if (!propagator_) {
         found.logits = *logits;
-        label_map(logits->floats(), static_cast<int>(logits->shape[0]), engine_->wiring().grid_height, engine_->wiring().grid_width,
-                  labels, confidence, height, width, threads_);
+        label_map(logits->floats(), static_cast<int>(logits->shape[0]), engine_->wiring().grid_height,
+                  engine_->wiring().grid_width, labels, confidence, height, width, threads_);
     } else if (logits) {
         if (past_classes_ != classes_) propagator_->past_ = Tensor();
         found.logits = propagator_->blend(*logits, labels, confidence, height, width, threads_);
@@ -301,13 +309,14 @@ void Stream::give(const Latest& found, double time, std::int64_t index, ov2vss_r
     const int unknown = bytes == 1 ? 255 : 65535;
     if (result.labels) {
         if (bytes == found.label_bytes) {
-            copy_rows(found.labels.data(), result.labels, result.label_stride, static_cast<std::size_t>(found.width) * found.label_bytes,
-                      found.height);
+            copy_rows(found.labels.data(), result.labels, result.label_stride,
+                      static_cast<std::size_t>(found.width) * found.label_bytes, found.height);
         } else {
             std::vector<std::uint16_t> wide(pixels);
             for (std::size_t i = 0; i < pixels; ++i)
                 wide[i] = found.labels[i] == 255 ? static_cast<std::uint16_t>(65535) : found.labels[i];
-            copy_rows(wide.data(), result.labels, result.label_stride, 2 * static_cast<std::size_t>(found.width), found.height);
+            copy_rows(wide.data(), result.labels, result.label_stride, 2 * static_cast<std::size_t>(found.width),
+                      found.height);
         }
     }
     if (result.confidence)
@@ -333,11 +342,14 @@ void check_result(const ov2vss_result& result, int label_bytes, int width, bool 
         throw argument_error("labels of one byte for more than 254 words", "give a buffer of two bytes a label");
     const int bytes = result.label_bytes ? result.label_bytes : label_bytes;
     if (result.label_stride && std::abs(result.label_stride) < static_cast<std::ptrdiff_t>(width) * bytes)
-        throw argument_error("label_stride=" + std::to_string(result.label_stride), "give bytes from a row to the next");
+        throw argument_error("label_stride=" + std::to_string(result.label_stride),
+                             "give bytes from a row to the next");
     if (result.confidence && !confidence)
-        throw argument_error("confidence is wanted of a stream that makes none", "create it with options.confidence = 1");
+        throw argument_error("confidence is wanted of a stream that makes none",
+                             "create it with options.confidence = 1");
     if (result.confidence_stride && std::abs(result.confidence_stride) < static_cast<std::ptrdiff_t>(width) * 4)
-        throw argument_error("confidence_stride=" + std::to_string(result.confidence_stride), "give bytes from a row to the next");
+        throw argument_error("confidence_stride=" + std::to_string(result.confidence_stride),
+                             "give bytes from a row to the next");
 }
 
 }  // namespace
@@ -350,7 +362,8 @@ void Stream::step(const Picture& frame, double time, ov2vss_result& result) {
         const auto& latest = state_.latest;
         if (!latest || latest->height != frame.height || latest->width != frame.width) propagator_->forget();
         propagator_->look(small, engine_->manifest().height, engine_->manifest().width);
-        if (latest && propagator_->past_.known() && !frame_due(keyframes_, state_.index - latest->index, propagator_->motion_)) {
+        if (latest && propagator_->past_.known() &&
+            !frame_due(keyframes_, state_.index - latest->index, propagator_->motion_)) {
             carried_.classes = past_classes_;
             label(nullptr, frame.height, frame.width, carried_);
             ++state_.index;
@@ -384,6 +397,8 @@ void Stream::hold(double time, ov2vss_result& result) {
     result.age = static_cast<int32_t>(state_.index - 1 - latest.index);
 }
 
-void Stream::advance(const Picture& frame, double time) { choose_candidates(move_on(resized(frame), time).features); }
+void Stream::advance(const Picture& frame, double time) {
+    choose_candidates(move_on(resized(frame), time).features);
+}
 
 }  // namespace ov2vss

@@ -1,4 +1,5 @@
-// The state of one video and the rule by which it moves from frame to frame; the Python runtime's Stream says it in words.
+// The state of one video and the rule by which it moves from frame to frame; the Python runtime's Stream says it in
+// words.
 #pragma once
 
 #include <cmath>

@@ -11,8 +11,8 @@ namespace ov2vss {
 
 namespace {
 
-// Calls `word` with every added token of a text and `rest` with what lies between them: the leftmost counts, of several at
-// one place the longest.
+// Calls `word` with every added token of a text and `rest` with what lies between them: the leftmost counts, of several
+// at one place the longest.
 template <typename AddedTokens>
 void split(const AddedTokens& added, std::u32string_view text, const std::function<void(std::int64_t)>& word,
            const std::function<void(std::u32string_view)>& rest) {
@@ -67,7 +67,8 @@ struct Common {
 Common common_of(const Json& document) {
     Common found;
     if (const Json* truncation = document.find("truncation"); truncation && !truncation->is(Json::Kind::null)) {
-        if (truncation->at("direction").text() != "Right") throw std::invalid_argument("truncation is not to the right");
+        if (truncation->at("direction").text() != "Right")
+            throw std::invalid_argument("truncation is not to the right");
         const std::int64_t longest = truncation->at("max_length").integer();
         if (longest < 1 || longest > 1'000'000) throw std::invalid_argument("truncation has no length");
         found.longest = static_cast<std::size_t>(longest);
@@ -107,7 +108,8 @@ Common common_of(const Json& document) {
 }  // namespace
 
 std::unique_ptr<Tokenizer> Tokenizer::read(std::string_view document, const std::string& where) {
-    const char* const remedy = "this library knows BERT's WordPiece and CLIP's byte-pair encoding; use the Python runtime";
+    const char* const remedy =
+        "this library knows BERT's WordPiece and CLIP's byte-pair encoding; use the Python runtime";
     try {
         const Json data = Json::parse(document);
         const Json& type = data.at("model").at("type");

@@ -69,21 +69,28 @@ std::u32string mapped(std::u32string_view text, unsigned options) {
     return {buffer.begin(), buffer.end()};
 }
 
-int category(char32_t c) { return utf8proc_category(static_cast<utf8proc_int32_t>(c)); }
+int category(char32_t c) {
+    return utf8proc_category(static_cast<utf8proc_int32_t>(c));
+}
 
 }  // namespace
 
-std::u32string composed(std::u32string_view text) { return mapped(text, UTF8PROC_STABLE | UTF8PROC_COMPOSE); }
+std::u32string composed(std::u32string_view text) {
+    return mapped(text, UTF8PROC_STABLE | UTF8PROC_COMPOSE);
+}
 
-std::u32string decomposed(std::u32string_view text) { return mapped(text, UTF8PROC_STABLE | UTF8PROC_DECOMPOSE); }
+std::u32string decomposed(std::u32string_view text) {
+    return mapped(text, UTF8PROC_STABLE | UTF8PROC_DECOMPOSE);
+}
 
 std::u32string case_folded(std::u32string_view text) {
     std::u32string found;
     std::vector<utf8proc_int32_t> piece(32);
     int boundary = 0;
     for (const char32_t c : text) {
-        const auto need = utf8proc_decompose_char(static_cast<utf8proc_int32_t>(c), piece.data(),
-                                                  static_cast<utf8proc_ssize_t>(piece.size()), UTF8PROC_CASEFOLD, &boundary);
+        const auto need =
+            utf8proc_decompose_char(static_cast<utf8proc_int32_t>(c), piece.data(),
+                                    static_cast<utf8proc_ssize_t>(piece.size()), UTF8PROC_CASEFOLD, &boundary);
         if (need < 0) throw std::invalid_argument(utf8proc_errmsg(need));
         found.append(piece.begin(), piece.begin() + need);
     }

@@ -59,12 +59,13 @@ Entries checked(const Raw& given, const std::string& where) {
         for (const std::u32string& word : given[number - 1]) words.push_back(squeezed(composed(word)));
         for (const std::u32string& word : words)
             if (word.empty())
-                throw vocabulary_error(place + ": empty name or synonym in '" + joined(words) + "'", "remove the stray comma");
+                throw vocabulary_error(place + ": empty name or synonym in '" + joined(words) + "'",
+                                       "remove the stray comma");
         std::set<std::u32string> folded;
         for (const std::u32string& word : words) {
             if (word.size() > kLongestEntry)
-                throw vocabulary_error(place + ": '" + to_utf8(word.substr(0, 30)) + "'... has " + std::to_string(word.size()) +
-                                           " characters",
+                throw vocabulary_error(place + ": '" + to_utf8(word.substr(0, 30)) + "'... has " +
+                                           std::to_string(word.size()) + " characters",
                                        "keep entries within " + std::to_string(kLongestEntry));
             if (std::any_of(word.begin(), word.end(), is_control_or_private))
                 throw vocabulary_error(place + ": '" + to_utf8(word) + "' contains control characters", "remove them");
@@ -72,8 +73,9 @@ Entries checked(const Raw& given, const std::string& where) {
             if (!folded.insert(plain).second) continue;
             const auto [other, fresh] = seen.emplace(plain, number);
             if (!fresh)
-                throw vocabulary_error(place + ": '" + to_utf8(plain) + "' repeats entry " + std::to_string(other->second),
-                                       "give every class its own words");
+                throw vocabulary_error(
+                    place + ": '" + to_utf8(plain) + "' repeats entry " + std::to_string(other->second),
+                    "give every class its own words");
         }
         std::vector<std::string> entry;
         for (const std::u32string& word : words) {
@@ -84,7 +86,8 @@ Entries checked(const Raw& given, const std::string& where) {
     }
     if (entries.empty()) throw vocabulary_error(where + ": no class names", "write one class a line");
     if (entries.size() > kMostClasses)
-        throw vocabulary_error(where + ": " + std::to_string(entries.size()) + " classes", "use at most " + std::to_string(kMostClasses));
+        throw vocabulary_error(where + ": " + std::to_string(entries.size()) + " classes",
+                               "use at most " + std::to_string(kMostClasses));
     return entries;
 }
 
@@ -100,7 +103,8 @@ std::u32string decoded(std::string_view text, const std::string& where) {
 std::vector<std::u32string> json_entry(const Json& item, const std::string& where) {
     std::vector<std::u32string> words;
     auto add = [&](const Json& text) {
-        if (!text.is(Json::Kind::text)) throw vocabulary_error(where + " holds something that is no class name", kRemedy);
+        if (!text.is(Json::Kind::text))
+            throw vocabulary_error(where + " holds something that is no class name", kRemedy);
         for (std::u32string& word : cut(code_points(text.text()), U",")) words.push_back(std::move(word));
     };
     if (item.is(Json::Kind::list)) {
@@ -114,7 +118,8 @@ std::vector<std::u32string> json_entry(const Json& item, const std::string& wher
 Raw json_entries(std::string_view text, const std::string& where) {
     Raw given;
     try {
-        for (const Json& item : Json::parse(text).list()) given.push_back(json_entry(item, where));
+        const Json document = Json::parse(text);
+        for (const Json& item : document.list()) given.push_back(json_entry(item, where));
     } catch (const std::invalid_argument& error) {
         throw vocabulary_error(where + " is no JSON list (" + error.what() + ")", kRemedy);
     }
@@ -136,8 +141,9 @@ void refuse_tables(std::string_view body, const std::string& path) {
         marked += line.find("::") != std::string::npos || line.back() == ':';
     }
     if (lines && ((lines > 1 && numbered >= lines - 1) || quoted == lines || items == lines || tabs == lines || marked))
-        throw vocabulary_error("class list " + path + " is a table, a numbered list or YAML, which this library does not read",
-                               "give one class a line, or JSON (the Python runtime reads tables and YAML)");
+        throw vocabulary_error(
+            "class list " + path + " is a table, a numbered list or YAML, which this library does not read",
+            "give one class a line, or JSON (the Python runtime reads tables and YAML)");
 }
 
 }  // namespace
@@ -275,8 +281,8 @@ std::shared_ptr<Vocabulary> Vocabulary::make(const std::shared_ptr<Engine>& engi
     return made;
 }
 
-std::shared_ptr<Vocabulary> Vocabulary::given(const std::shared_ptr<Engine>& engine, Entries names, const float* embeddings,
-                                              std::size_t width) {
+std::shared_ptr<Vocabulary> Vocabulary::given(const std::shared_ptr<Engine>& engine, Entries names,
+                                              const float* embeddings, std::size_t width) {
     if (width != static_cast<std::size_t>(engine->manifest().embed_dim))
         throw vocabulary_error("embeddings of length " + std::to_string(width),
                                "the bundle's have " + std::to_string(engine->manifest().embed_dim));

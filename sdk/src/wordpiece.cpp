@@ -125,6 +125,8 @@ private:
 
 }  // namespace
 
-std::unique_ptr<Tokenizer> read_wordpiece(const Json& document) { return std::make_unique<WordPiece>(document); }
+std::unique_ptr<Tokenizer> read_wordpiece(const Json& document) {
+    return std::make_unique<WordPiece>(document);
+}
 
 }  // namespace ov2vss

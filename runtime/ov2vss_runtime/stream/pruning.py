@@ -54,7 +54,8 @@ class ClassPruner:
             nearest = np.maximum(nearest, self._nearest - FADING_PER_LOOK)
         self._nearest = nearest
         keep = min(self.keep or len(nearest), len(nearest))
-        active = np.sort(np.argpartition(-nearest, keep - 1)[:keep])
+        # Of equals (all that win somewhere are 0) the first in the list, in every runtime.
+        active = np.sort(np.argsort(-nearest, kind="stable")[:keep])
         if self.absent > 0:
             best = self._best_shares(cosines)
             present = active[best[active] >= self.absent]

@@ -101,7 +101,9 @@ public:
     // The bundle's own words.
     Vocabulary words(const VocabularyOptions& options = {}) const { return made(nullptr, options); }
     // "road; car, automobile", or the name of a list that was added to the bundle.
-    Vocabulary words(const std::string& text, const VocabularyOptions& options = {}) const { return made(text.c_str(), options); }
+    Vocabulary words(const std::string& text, const VocabularyOptions& options = {}) const {
+        return made(text.c_str(), options);
+    }
     Vocabulary words_of_file(const std::string& path, const VocabularyOptions& options = {}) const {
         ov2vss_vocabulary* found = nullptr;
         detail::check(ov2vss_vocabulary_from_file(get(), path.c_str(), &options, &found));
@@ -160,13 +162,19 @@ struct Result : ov2vss_result {
 class Stream {
 public:
     explicit Stream(const Engine& engine, const StreamOptions& options = {}) : Stream(engine, nullptr, options) {}
-    Stream(const Engine& engine, const Vocabulary& words, const StreamOptions& options = {}) : Stream(engine, words.get(), options) {}
+    Stream(const Engine& engine, const Vocabulary& words, const StreamOptions& options = {})
+        : Stream(engine, words.get(), options) {}
 
     void set_words(const Vocabulary& words) { detail::check(ov2vss_stream_set_words(get(), words.get())); }
-    void set_first(const Image& frame, double time = no_time) { detail::check(ov2vss_stream_set_first(get(), &frame, time)); }
-    void set_last(const Image& frame, double time = no_time) { detail::check(ov2vss_stream_set_last(get(), &frame, time)); }
+    void set_first(const Image& frame, double time = no_time) {
+        detail::check(ov2vss_stream_set_first(get(), &frame, time));
+    }
+    void set_last(const Image& frame, double time = no_time) {
+        detail::check(ov2vss_stream_set_last(get(), &frame, time));
+    }
 
-    // Labels (uint8 up to 254 words, else uint16) and confidence into rows without a space between them; null: not wanted.
+    // Labels (uint8 up to 254 words, else uint16) and confidence into rows without a space between them; null: not
+    // wanted.
     Result step(const Image& frame, double time, void* labels, float* confidence = nullptr) {
         Result result;
         result.labels = labels;
@@ -174,9 +182,13 @@ public:
         step(frame, time, result);
         return result;
     }
-    void step(const Image& frame, double time, Result& result) { detail::check(ov2vss_stream_step(get(), &frame, time, &result)); }
+    void step(const Image& frame, double time, Result& result) {
+        detail::check(ov2vss_stream_step(get(), &frame, time, &result));
+    }
     void hold(double time, Result& result) { detail::check(ov2vss_stream_hold(get(), time, &result)); }
-    void advance(const Image& frame, double time = no_time) { detail::check(ov2vss_stream_advance(get(), &frame, time)); }
+    void advance(const Image& frame, double time = no_time) {
+        detail::check(ov2vss_stream_advance(get(), &frame, time));
+    }
     void reset() { detail::check(ov2vss_stream_reset(get())); }
     void restart() { detail::check(ov2vss_stream_restart(get())); }
 
@@ -188,12 +200,15 @@ public:
         const auto* bytes = static_cast<const std::uint8_t*>(data);
         return {bytes, bytes + size};
     }
-    void load(const std::vector<std::uint8_t>& bytes) { detail::check(ov2vss_stream_load(get(), bytes.data(), bytes.size())); }
+    void load(const std::vector<std::uint8_t>& bytes) {
+        detail::check(ov2vss_stream_load(get(), bytes.data(), bytes.size()));
+    }
 
     ov2vss_stream* get() const noexcept { return stream_.get(); }
 
 private:
-    Stream(const Engine& engine, ov2vss_vocabulary* words, const StreamOptions& options) : stream_(nullptr, ov2vss_stream_destroy) {
+    Stream(const Engine& engine, ov2vss_vocabulary* words, const StreamOptions& options)
+        : stream_(nullptr, ov2vss_stream_destroy) {
         ov2vss_stream* made = nullptr;
         detail::check(ov2vss_stream_create(engine.get(), words, &options, &made));
         stream_.reset(made);
