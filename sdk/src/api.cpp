@@ -8,8 +8,8 @@
 
 #include "error.h"
 #include "handles.h"
+#include "kernels.h"
 #include "log.h"
-#include "native/label_map.h"
 #include "ov2vss/ov2vss.h"
 
 namespace ov2vss {
@@ -361,11 +361,11 @@ ov2vss_status ov2vss_label_map(const float* logits, int32_t classes, int32_t hei
                 "give 1 up to 256 classes, else 2");
         const int workers = std::max(1, static_cast<int>(threads));
         if (label_bytes == 1)
-            label_map(logits, classes, height, width, static_cast<std::uint8_t*>(labels), confidence, label_height,
-                      label_width, workers);
+            make_labels(logits, classes, height, width, static_cast<std::uint8_t*>(labels), confidence, label_height,
+                        label_width, workers);
         else
-            label_map(logits, classes, height, width, static_cast<std::uint16_t*>(labels), confidence, label_height,
-                      label_width, workers);
+            make_labels(logits, classes, height, width, static_cast<std::uint16_t*>(labels), confidence, label_height,
+                        label_width, workers);
     });
 }
 

@@ -5,7 +5,7 @@
 #include <cstring>
 
 #include "error.h"
-#include "native/propagate.h"
+#include "kernels.h"
 
 namespace ov2vss {
 
@@ -85,20 +85,19 @@ Tensor Propagator::blend(const Tensor& logits, Label* labels, float* confidence,
         found = Tensor::empty(OV2VSS_FLOAT32, logits.shape);
         std::vector<float> share = motion_.trust;
         for (float& value : share) value *= static_cast<float>(rules_.share);
-        Mover mover{past_.floats(),
-                    motion_.flow.data(),
-                    logits.floats(),
-                    share.data(),
-                    static_cast<float>(rules_.lean),
-                    static_cast<float>(1.0 / static_cast<double>(static_cast<float>(rules_.sure))),
-                    rows,
-                    h_,
-                    w_,
-                    found.floats(),
-                    {}};
-        propagate(mover, labels, confidence, height, width, threads);
+        const Moved moved{past_.floats(),
+                          motion_.flow.data(),
+                          logits.floats(),
+                          share.data(),
+                          static_cast<float>(rules_.lean),
+                          static_cast<float>(rules_.sure),
+                          rows,
+                          h_,
+                          w_,
+                          found.floats()};
+        make_moved_labels(moved, labels, confidence, height, width, threads);
     } else {
-        label_map(logits.floats(), rows, h_, w_, labels, confidence, height, width, threads);
+        make_labels(logits.floats(), rows, h_, w_, labels, confidence, height, width, threads);
     }
     past_ = found;
     motion_ = Motion::still(h_, w_);
@@ -109,18 +108,17 @@ template <typename Label>
 Tensor Propagator::carry(Label* labels, float* confidence, int height, int width, int threads) {
     const int rows = static_cast<int>(past_.shape[0]);
     Tensor found = Tensor::empty(OV2VSS_FLOAT32, past_.shape);
-    Mover mover{past_.floats(),
-                motion_.flow.data(),
-                nullptr,
-                nullptr,
-                static_cast<float>(rules_.lean),
-                static_cast<float>(1.0 / rules_.sure),
-                rows,
-                h_,
-                w_,
-                found.floats(),
-                {}};
-    propagate(mover, labels, confidence, height, width, threads);
+    const Moved moved{past_.floats(),
+                      motion_.flow.data(),
+                      nullptr,
+                      nullptr,
+                      static_cast<float>(rules_.lean),
+                      static_cast<float>(rules_.sure),
+                      rows,
+                      h_,
+                      w_,
+                      found.floats()};
+    make_moved_labels(moved, labels, confidence, height, width, threads);
     return found;
 }
 

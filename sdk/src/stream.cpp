@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <limits>
+#include <type_traits>
 
 #include "error.h"
-#include "native/label_map.h"
+#include "kernels.h"
 
 namespace ov2vss {
 
@@ -262,8 +264,8 @@ void Stream::label_as(const Tensor* logits, int height, int width, Latest& found
     float* confidence = wanted ? found.confidence.data() : nullptr;
     if (!propagator_) {
         found.logits = *logits;
-        label_map(logits->floats(), static_cast<int>(logits->shape[0]), engine_->wiring().grid_height,
-                  engine_->wiring().grid_width, labels, confidence, height, width, threads_);
+        make_labels(logits->floats(), static_cast<int>(logits->shape[0]), engine_->wiring().grid_height,
+                    engine_->wiring().grid_width, labels, confidence, height, width, threads_);
     } else if (logits) {
         if (past_classes_ != classes_) propagator_->past_ = Tensor();
         found.logits = propagator_->blend(*logits, labels, confidence, height, width, threads_);
