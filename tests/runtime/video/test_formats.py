@@ -91,3 +91,35 @@ def test_sizes(size: tuple[int, int], tmp_path: Path) -> None:
         frames = list(container.decode(stream))
     assert len(frames) == 2
     assert np.abs(frames[0].to_ndarray(format="rgb24").astype(int) - (90, 120, 60)).max() < 8
+
+
+def test_subtitles_are_in_nobodys_way(tmp_path: Path) -> None:
+    """Picture, sound and text in one file, and frames at their own uneven times."""
+    times = [0, 40, 80, 200, 240, 500, 540, 580, 900, 940, 980, 1000]
+    film = write_video(
+        tmp_path / "film.mkv", moving_frames(12, (64, 96)), pts=times, time_base=Fraction(1, 1000), codec="mpeg4"
+    )
+    (tmp_path / "text.srt").write_text(
+        "1\n00:00:00,000 --> 00:00:00,500\nOne\n\n2\n00:00:00,600 --> 00:00:01,000\nTwo\n"
+    )
+    with (
+        av.open(str(film)) as a,
+        av.open(str(tmp_path / "text.srt")) as b,
+        av.open(str(tmp_path / "v.mkv"), "w") as out,
+    ):
+        streams = [out.add_stream_from_template(container.streams[0]) for container in (b, a)]  # the text first
+        for container, stream in zip((b, a), streams, strict=True):
+            for packet in container.demux(container.streams[0]):
+                if packet.dts is not None:
+                    packet.stream = stream
+                    out.mux(packet)
+    reader = VideoReader(tmp_path / "v.mkv")
+    with av.open(str(tmp_path / "v.mkv")) as container:
+        assert [s.type for s in container.streams] == ["subtitle", "video"]
+    assert [round(1000 * f.time) for f in reader] == times
+    with VideoWriter(tmp_path / "out.mp4", reader) as writer:
+        for frame in reader:
+            writer.write(frame.rgb, frame.pts)
+    assert writer.notices == []
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        assert [round(1000 * f.time) for f in container.decode(video=0)] == times
