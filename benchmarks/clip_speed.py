@@ -21,7 +21,7 @@ import click
 import numpy as np
 
 from ov2vss_runtime import Segmenter, StreamOptions
-from ov2vss_runtime.bundle.verify import synthetic_frames
+from ov2vss_runtime.bundle.rollout import synthetic_frames
 from ov2vss_runtime.bundle.vocabulary import Vocabulary
 from ov2vss_runtime.stream.tiles import parse_tiles
 

@@ -44,8 +44,9 @@ def exported(ckpt: Path, size: tuple[int, int], precisions: tuple[str, ...], cac
     version of the exporter."""
     from ov2vss import checkpoint
     from ov2vss.data.folder import VSPW_CLASSES
-    from ov2vss_export.bundle_writer import ExportRequest, export_bundle
-    from ov2vss_runtime.bundle.verify import RESET_AT
+    from ov2vss_export.bundle_writer import export_bundle
+    from ov2vss_export.export_request import ExportRequest
+    from ov2vss_runtime.bundle.rollout import RESET_AT
     from ov2vss_runtime.bundle.vocabulary import Vocabulary
 
     found, asked = checkpoint.find(ckpt), size

@@ -17,7 +17,7 @@ from ov2vss_runtime.engines.engine import Arrays, Capabilities, FrameFeatures
 class ClipFrames:
     """Frames in order to logits, kept as a plain list of features: what a roll-out is compared with.
 
-    It has the methods of a stream that a roll-out uses (:class:`ov2vss_runtime.bundle.verify.Rolled`).
+    It has the methods of a stream that a roll-out uses (:class:`ov2vss_runtime.bundle.rollout.Rolled`).
     """
 
     def __init__(self, model: TrainingFree, embeddings: npt.NDArray[np.float32]) -> None:

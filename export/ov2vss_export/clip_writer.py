@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -21,23 +19,21 @@ from ov2vss.model.dense.tower import check_tower
 from ov2vss.model.training_free import AFFINITY_TEMPERATURE, RADIUS, SHARE, TEMPERATURE, TrainingFree
 from ov2vss.templates import imagenet_templates
 from ov2vss.text.clip_text import ClipText
-from ov2vss_export.bundle_writer import CACHE, PARITY, TOKENIZER, BundleExport, ExportRequest, in_one_piece
+from ov2vss_export.bundle_writer import BundleExport
 from ov2vss_export.clip_engine import ClipEngine, ClipFrames
 from ov2vss_export.clip_graphs import clip_graphs
+from ov2vss_export.export_request import ExportRequest, in_one_piece
 from ov2vss_export.fp16 import to_fp16
 from ov2vss_export.graphs import GraphSpec
-from ov2vss_runtime.bundle import verify
 from ov2vss_runtime.bundle.bundle import (
-    FORMAT_VERSION,
     CutInfo,
     DenseInfo,
-    FileInfo,
     Manifest,
-    PreprocessInfo,
     StateInfo,
-    VocabularyInfo,
     file_sha256,
 )
+from ov2vss_runtime.bundle.gates import Gate
+from ov2vss_runtime.bundle.rollout import Rolled
 from ov2vss_runtime.engines.engine import Engine
 
 CUT_THRESHOLD = 0.25
@@ -76,7 +72,7 @@ def fitted_size(model: str, size: tuple[int, int]) -> tuple[int, int]:
     return height, width
 
 
-def export_clip(request: ClipRequest) -> dict[str, list[verify.Gate]]:
+def export_clip(request: ClipRequest) -> dict[str, list[Gate]]:
     """Write a training-free bundle and prove it, like :func:`ov2vss_export.bundle_writer.export_bundle`.
 
     Raises:
@@ -127,7 +123,7 @@ class ClipExport(BundleExport):
             return weights_sha256(self.model.image_encoder.visual, b"random")
         return file_sha256(self.weights_file)
 
-    def _reference(self, embeddings: npt.NDArray[np.float32]) -> verify.Rolled:
+    def _reference(self, embeddings: npt.NDArray[np.float32]) -> Rolled:
         return ClipFrames(self.model, embeddings)
 
     def _torch_engine(self) -> Engine:
@@ -144,18 +140,8 @@ class ClipExport(BundleExport):
         published = open_clip.get_pretrained_cfg(request.model, request.tag) if request.tag else {}
         origin = published.get("hf_hub", "").rstrip("/") or published.get("url", "") or "not published under a tag"
         shape = [self.model.width, *self.model.grid]
-
-        def file(name: str) -> FileInfo:
-            return FileInfo(file=name, sha256=file_sha256(self.folder / name))
-
         return Manifest(
-            format_version=FORMAT_VERSION,
-            name=request.out.name,
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
-            producer={
-                p: version(p)
-                for p in ("ov2vss", "torch", "open_clip_torch", "onnx", "onnxscript", "onnxruntime", "tokenizers")
-            },
+            **self._common("open_clip_torch", settings.mean, settings.std, self.model.width, request.synonyms),
             source={
                 "clip": {
                     "model": request.model,
@@ -169,19 +155,10 @@ class ClipExport(BundleExport):
                 "unseen": [],
             },
             kind="training-free",
-            variants=self.variants,
             state=StateInfo(input="state_in", output="state_out", shape=shape, warmup=0) if affinity else None,
             distant=[],
             references=1,
             gap=1,
-            preprocess=PreprocessInfo(
-                colour_order="RGB",
-                size=request.size,
-                resize="stretch; bilinear (OpenCV INTER_LINEAR), area averaging (INTER_AREA) when shrinking by more "
-                "than 2",
-                mean=list(settings.mean),
-                std=list(settings.std),
-            ),
             dense=DenseInfo(recipe=request.dense, constants=self.model.image_encoder.constants),
             cut=CutInfo(output="tokens", level=0, threshold=CUT_THRESHOLD),
             temperature=request.temperature,
@@ -194,14 +171,4 @@ class ClipExport(BundleExport):
             }
             if affinity
             else {},
-            tokenizer=file(TOKENIZER),
-            vocabulary=VocabularyInfo(
-                entries=[list(e) for e in request.vocabulary.entries],
-                templates=list(self.templates),
-                embed_dim=self.model.width,
-                synonyms=request.synonyms,
-                key=self._key("fp32"),
-            ),
-            vocabulary_cache=file(CACHE),
-            parity=file(PARITY),
         )

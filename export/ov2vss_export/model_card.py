@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ov2vss_runtime.bundle.bundle import Manifest
-from ov2vss_runtime.bundle.verify import Gate
+from ov2vss_runtime.bundle.gates import Gate
 
 
 def model_card(manifest: Manifest, gates: dict[str, list[Gate]], about: str = "") -> str:

@@ -25,8 +25,10 @@ from ov2vss.model import OV2VSS, FrameFeatures
 from ov2vss.model.stcf import upsample
 from ov2vss_export.graphs import GraphSpec
 from ov2vss_runtime.bundle.bundle import DECODER_PARTS, GRAPHS, GraphInfo, Manifest
+from ov2vss_runtime.bundle.gates import BOUNDS, Gate
+from ov2vss_runtime.bundle.parity import sample
+from ov2vss_runtime.bundle.rollout import RESET_AT, rolled_logits, stream_maker
 from ov2vss_runtime.bundle.text import class_embeddings
-from ov2vss_runtime.bundle.verify import BOUNDS, RESET_AT, Gate, rolled_logits, sample, stream_maker
 from ov2vss_runtime.engines.onnxruntime import OrtEngine
 from ov2vss_runtime.stream.label_map import label_map
 from ov2vss_runtime.stream.preprocess import resize_frame
@@ -83,7 +85,7 @@ def run_module(spec: GraphSpec, feed: dict[str, torch.Tensor]) -> dict[str, torc
 
 @torch.no_grad()
 def sampled_outputs(specs: list[GraphSpec], feeds: dict[str, dict]) -> dict[str, npt.NDArray[np.float32]]:
-    """What :func:`ov2vss_runtime.bundle.verify.run_graphs` gives, from torch; without the text graph."""
+    """What :func:`ov2vss_runtime.bundle.parity.run_graphs` gives, from torch; without the text graph."""
     found: dict[str, npt.NDArray[np.float32]] = {}
     for spec in specs:
         if spec.name in feeds and spec.name != "text":
@@ -125,7 +127,7 @@ def gate_text(engine: OrtEngine, encoder: Any, prompts: list[str], exact: bool) 
 class ClipReference:
     """The torch model in clip mode over a growing list of frames; earlier frames enter by their tokens alone.
 
-    It has the methods of a stream that a roll-out uses (:class:`ov2vss_runtime.bundle.verify.Rolled`).
+    It has the methods of a stream that a roll-out uses (:class:`ov2vss_runtime.bundle.rollout.Rolled`).
     """
 
     def __init__(self, model: OV2VSS, gap: int, text: npt.NDArray[np.float32]) -> None:

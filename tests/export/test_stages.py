@@ -16,7 +16,7 @@ from ov2vss_export import torch_gates
 from ov2vss_export.int8 import Quantizer
 from ov2vss_export.stages import Stages
 from ov2vss_runtime import progress
-from ov2vss_runtime.bundle.verify import DISTANT_AT, EVERY, RESET_AT, rolled_logits, sampled_rollout
+from ov2vss_runtime.bundle.rollout import DISTANT_AT, EVERY, RESET_AT, rolled_logits, sampled_rollout
 
 
 def test_processor_time_is_told_by_stage() -> None:

@@ -58,6 +58,24 @@ def test_folded_norms_compute_the_same_and_have_a_factor_of_one() -> None:
 
 
 @torch.no_grad()
+def test_large_tensors_are_rounded_and_those_that_every_pixel_meets_are_not() -> None:
+    model = harsh_norms(random_model(PRESETS["tiny"].model))
+    fold_norms(model)
+    folded = {k: v.clone() for k, v in model.named_parameters()}
+    round_weights(model)
+    kinds = set()
+    for name, values in model.named_parameters():
+        large = values.numel() >= 8192
+        kinds.add(large)
+        wanted = torch.from_numpy(folded[name].numpy().astype(np.float16).astype(np.float32))
+        assert torch.equal(values, wanted if large else folded[name]), name
+        assert not large or not torch.equal(values, folded[name]), name
+    assert kinds == {True, False}
+    stem = next(v for k, v in model.named_parameters() if k.startswith("backbone.net.") and v.ndim == 4)
+    assert not torch.equal(stem, stem.half().float())
+
+
+@torch.no_grad()
 def test_stored_constants_are_half_the_size_and_the_same_bits() -> None:
     model = round_weights(harsh_norms(random_model(PRESETS["tiny"].model)))
     specs = build_graphs(model, build_text_encoder(model.config), SIZE)
@@ -69,7 +87,7 @@ def test_stored_constants_are_half_the_size_and_the_same_bits() -> None:
         graph = export_graph(spec)
         stored = store_fp16(graph)
         sizes = [sum(len(t.raw_data) for t in g.graph.initializer) for g in (stored, graph)]
-        assert sizes[0] < 0.6 * sizes[1]
+        assert sizes[0] < 0.65 * sizes[1]  # small tensors stay as they are
         halves = [t for t in stored.graph.initializer if t.data_type == TensorProto.FLOAT16]
         assert sum(n.op_type == "Cast" and n.input[0] in {t.name for t in halves} for n in stored.graph.node) == len(
             halves
@@ -87,10 +105,12 @@ def test_stored_constants_are_half_the_size_and_the_same_bits() -> None:
         assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
 
 
-def test_a_rounded_checkpoint_is_half_the_size_and_rounding_is_done_once(trained: TrainedRun, tmp_path: Path) -> None:
+def test_a_rounded_checkpoint_is_nearly_half_the_size_and_rounding_is_done_once(
+    trained: TrainedRun, tmp_path: Path
+) -> None:
     run = Path(shutil.copytree(trained.folder, tmp_path / "run"))
     before, after = round_checkpoint(run)
-    assert after < 0.6 * before
+    assert after < 0.65 * before
     model = checkpoint.find(run).build()
     assert all(p.dtype == torch.float32 for p in model.parameters())
     weights = {k: v.clone() for k, v in model.state_dict().items()}

@@ -142,7 +142,8 @@ def test_streaming_equals_clip_mode_with_clip(small_clip: str) -> None:
 def test_a_model_with_clip_is_exported_and_verified(
     clip_checkpoint: checkpoint.Checkpoint, weights: Path, tmp_path: Path
 ) -> None:
-    from ov2vss_export.bundle_writer import ExportRequest, export_bundle
+    from ov2vss_export.bundle_writer import export_bundle
+    from ov2vss_export.export_request import ExportRequest
     from ov2vss_runtime.bundle.bundle import Bundle
     from ov2vss_runtime.bundle.vocabulary import Vocabulary
 

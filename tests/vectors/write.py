@@ -30,7 +30,8 @@ from ov2vss.model import ModelConfig
 from ov2vss.presets import TrainConfig
 from ov2vss.text import build_text_encoder
 from ov2vss.text.encoders import WordVectors
-from ov2vss_export.bundle_writer import ExportRequest, export_bundle
+from ov2vss_export.bundle_writer import export_bundle
+from ov2vss_export.export_request import ExportRequest
 from ov2vss_runtime.atomic_files import write_json
 from ov2vss_runtime.bundle.bundle import MANIFEST, file_sha256
 from ov2vss_runtime.bundle.text import word_rows

@@ -17,7 +17,7 @@ from ov2vss_runtime.console import print_json
 from ov2vss_runtime.errors import OV2VSSError
 
 if TYPE_CHECKING:
-    from ov2vss_export.bundle_writer import ExportRequest
+    from ov2vss_export.export_request import ExportRequest
 
 log = logging.getLogger("ov2vss")
 
@@ -25,7 +25,8 @@ log = logging.getLogger("ov2vss")
 def run(options: Options) -> None:
     """Export, print the gates and the size, and build plans if they were asked for."""
     _check_early(options)
-    from ov2vss_export.bundle_writer import GateError, export_bundle
+    from ov2vss_export.bundle_writer import export_bundle
+    from ov2vss_export.export_request import GateError
 
     if options.engine is not None or options.compute is not None:
         check_engine(options.engine, options.compute)  # not after half an hour
@@ -88,7 +89,7 @@ def _check_early(options: Options) -> None:
 def _request(options: Options) -> ExportRequest:
     """What to export: the run's own words and size where the options name none."""
     from ov2vss import checkpoint
-    from ov2vss_export.bundle_writer import ExportRequest
+    from ov2vss_export.export_request import ExportRequest
     from ov2vss_runtime.bundle.vocabulary import Vocabulary
     from ov2vss_runtime.stream.preprocess import parse_size, snap
 

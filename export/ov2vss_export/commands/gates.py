@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from ov2vss_runtime.bundle.verify import Gate
+from ov2vss_runtime.bundle.gates import Gate
 
 
 def print_gates(gates: dict[str, list[Gate]]) -> None:

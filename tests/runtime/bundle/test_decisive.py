@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 
 from ov2vss_runtime.bundle.bundle import MANIFEST, Bundle, Manifest, file_sha256
 from ov2vss_runtime.bundle.decisive import edits, sealed
-from ov2vss_runtime.bundle.verify import gate_manifest
+from ov2vss_runtime.bundle.gates import gate_manifest
 from tests.hand_made import HandMade
 
 

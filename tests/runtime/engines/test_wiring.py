@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from ov2vss_runtime.bundle.bundle import Bundle
-from ov2vss_runtime.bundle.verify import gate_class_counts, gate_reset, graph_inputs, run_graphs, stream_maker
+from ov2vss_runtime.bundle.gates import gate_class_counts, gate_reset
+from ov2vss_runtime.bundle.parity import graph_inputs, run_graphs
+from ov2vss_runtime.bundle.rollout import stream_maker
 from ov2vss_runtime.engines.backends import load_engine
 from ov2vss_runtime.errors import BundleError, OV2VSSError
 from ov2vss_runtime.stream.options import StreamOptions
