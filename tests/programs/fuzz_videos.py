@@ -17,7 +17,7 @@ from types import SimpleNamespace
 from ov2vss_runtime.errors import OV2VSSError
 from ov2vss_runtime.outputs.targets import Targets
 from ov2vss_runtime.stream.runner import run
-from ov2vss_runtime.stream.segmenter import SegmenterStream
+from ov2vss_runtime.stream.segmenter_stream import SegmenterStream
 from ov2vss_runtime.video.open_source import open_source
 from tests.runtime.stream.test_stream import BookKeeper
 

@@ -13,7 +13,8 @@ from safetensors.numpy import load_file
 
 from ov2vss_runtime.stream.options import StreamOptions
 from ov2vss_runtime.stream.result import Result
-from ov2vss_runtime.stream.segmenter import Segmenter, SegmenterStream
+from ov2vss_runtime.stream.segmenter import Segmenter
+from ov2vss_runtime.stream.segmenter_stream import SegmenterStream
 
 FOLDER = Path(__file__).parent
 CASES, FRAMES, EXPECTED, BUNDLE = "cases.json", "frames.safetensors", "expected.safetensors", "bundle"

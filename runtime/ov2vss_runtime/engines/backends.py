@@ -60,7 +60,7 @@ def _openvino(bundle: Bundle, variant: str, threads: int | None, precision: str,
 
 def _probe_onnxruntime(provider: str) -> Callable[[int], str]:
     def probe(device: int) -> str:
-        from ov2vss_runtime.engines.onnxruntime import started_provider
+        from ov2vss_runtime.engines.providers import started_provider
 
         return f"onnxruntime {started_provider(provider, device)}"
 

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from ov2vss_runtime.outputs.targets import Output, Targets, open_outputs
 from ov2vss_runtime.stream.pipeline import Background
-from ov2vss_runtime.stream.segmenter import SegmenterStream
+from ov2vss_runtime.stream.segmenter_stream import SegmenterStream
 from ov2vss_runtime.stream.stream import Result
 
 log = logging.getLogger("ov2vss.runtime")

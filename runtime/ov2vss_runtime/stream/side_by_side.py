@@ -10,7 +10,7 @@ from typing import Any
 from ov2vss_runtime.errors import OV2VSSError
 from ov2vss_runtime.outputs.targets import Targets
 from ov2vss_runtime.stream.runner import run
-from ov2vss_runtime.stream.segmenter import SegmenterStream
+from ov2vss_runtime.stream.segmenter_stream import SegmenterStream
 
 
 @dataclass(frozen=True)

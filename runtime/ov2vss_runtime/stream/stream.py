@@ -21,16 +21,17 @@ from ov2vss_runtime.bundle.text import class_embeddings, word_rows
 from ov2vss_runtime.bundle.vocabulary import Vocabulary, Words
 from ov2vss_runtime.engines.engine import Engine, FrameFeatures
 from ov2vss_runtime.errors import OV2VSSError
-from ov2vss_runtime.stream import saved
 from ov2vss_runtime.stream.cuts import CutDetector
 from ov2vss_runtime.stream.distant import DistantFrame, DistantPolicy, Seen
 from ov2vss_runtime.stream.keyframes import due, spacing
-from ov2vss_runtime.stream.label_map import Labels, label_map, label_type
+from ov2vss_runtime.stream.label_map import Labels
+from ov2vss_runtime.stream.labelling import Labeller, check_finite
+from ov2vss_runtime.stream.memory import memory_of, remember
 from ov2vss_runtime.stream.options import StreamOptions
 from ov2vss_runtime.stream.preprocess import resize_frame
 from ov2vss_runtime.stream.propagation import Propagator, Smoothing
-from ov2vss_runtime.stream.pruning import ClassPruner
 from ov2vss_runtime.stream.result import Result
+from ov2vss_runtime.stream.rows import DecodedRows
 from ov2vss_runtime.timing import Stopwatch
 
 log = logging.getLogger("ov2vss.runtime")
@@ -82,15 +83,11 @@ class Stream:
         self.stages = Stopwatch()
         if self.options.reset_on_cut and engine.can.cut is None:
             raise OV2VSSError("this model has no feature that shows shot changes", "leave reset on cut out")
-        chosen = self.options.top_classes or self.options.drop_absent
-        if chosen and engine.can.dense is None:
-            raise OV2VSSError("this model has no feature that shows candidates", "leave top classes out")
-        self._pruner: ClassPruner | None = None
-        if chosen:
-            self._pruner = ClassPruner(self.options.top_classes, self.options.drop_absent, engine.can.temperature)
+        self._rows = DecodedRows(engine, self.options)
         self._propagator: Propagator | None = None
         if self.options.propagates:
             self._propagator = Propagator(smoothing, bool(self.options.smooth), threads)
+        self._labeller = Labeller(self.options, threads, self._propagator)
         self._wordings = 0
         self._irregular = self.options.keyframes == "auto"
         self.set_vocabulary(vocabulary, embeddings)
@@ -101,7 +98,7 @@ class Stream:
     def set_vocabulary(self, vocabulary: Words, embeddings: npt.NDArray[np.float32] | None = None) -> None:
         """Change the words from the next frame on; the state stays."""
         words = Vocabulary.parse(vocabulary)
-        rows, self._class_of = word_rows(words, self.synonyms, self.options.background)
+        rows, class_of = word_rows(words, self.synonyms, self.options.background)
         if embeddings is None:
             embeddings = self._embed(rows)
         if len(embeddings) != len(rows):
@@ -112,13 +109,16 @@ class Stream:
                 words.names[0],
             )
         self.vocabulary = words
-        self.embeddings = np.ascontiguousarray(embeddings, np.float32)
         self.names = words.names
+        self._rows.set(embeddings, class_of, len(self.names))
         self._wordings += 1
         if self._propagator is not None:
             self._propagator.drop()
-        if self._pruner is not None:
-            self._pruner.restart()
+
+    @property
+    def embeddings(self) -> npt.NDArray[np.float32]:
+        """Class embeddings ``[N, D]``, a row a class unless synonyms or background words have rows of their own."""
+        return self._rows.embeddings
 
     def _embed(self, rows: Vocabulary) -> npt.NDArray[np.float32]:
         """Embeddings of words by the text encoder."""
@@ -172,8 +172,7 @@ class Stream:
     def _restart_state(self) -> None:
         self._ring: deque[tuple[int, Any]] = deque(maxlen=spacing(self.gap, self.options.keyframes))
         self._distant.restart()
-        if self._pruner is not None:
-            self._pruner.restart()
+        self._rows.restart()
 
     # -- one frame -------------------------------------------------------------------------------------------------
 
@@ -187,16 +186,16 @@ class Stream:
         labels: Labels
         on_device = self.engine.can.device_labels and self._propagator is None
         with self.stages("decoder"):
-            classes, embeddings = self._candidates(features)
-            if not on_device or options.logits or options.confidence or options.unknown_below > 0:
+            classes, embeddings = self._rows.candidates(features)
+            if not on_device or options.logits or self._labeller.needs_confidence:
                 logits = self.engine.decode(features, guidance, embeddings)
-                self._check(logits, features, guidance)
+                check_finite(logits, self.engine, features, guidance, self.index - 1)
             else:
                 labels = self.engine.labels(features, guidance, embeddings, frame.shape[:2])
         with self.stages("labels"):
             if logits is not None:
-                logits, labels, confidence = self._labels(logits, classes, frame.shape[:2])
-            labels = self._named(labels, classes)
+                logits, labels, confidence = self._labeller(logits, self._words(classes), frame.shape[:2])
+            labels = self._rows.named(labels, classes)
         self._latest = Result(
             self.index - 1, time, frame, labels, self.names, confidence, logits, classes, held=False, cut=cut
         )
@@ -219,8 +218,8 @@ class Stream:
         assert latest is not None
         assert latest.classes is not None
         with self.stages("labels"):
-            logits, labels, confidence = self._labels(None, latest.classes, frame.shape[:2])
-            labels = self._named(labels, latest.classes)
+            logits, labels, confidence = self._labeller(None, self._words(latest.classes), frame.shape[:2])
+            labels = self._rows.named(labels, latest.classes)
         self.index += 1
         return Result(
             self.index - 1,
@@ -248,23 +247,14 @@ class Stream:
         ``top_classes``)."""
         features, guidance, _ = self._advance(frame, time)
         with self.stages("decoder"):
-            logits = self.engine.decode(features, guidance, self._candidates(features)[1])
-        self._check(logits, features, guidance)
+            logits = self.engine.decode(features, guidance, self._rows.candidates(features)[1])
+        check_finite(logits, self.engine, features, guidance, self.index - 1)
         return logits
-
-    def _check(self, logits: npt.NDArray[np.float32], features: FrameFeatures, guidance: Any) -> None:
-        """NaN would win nowhere and be the first word everywhere. One sum is enough to see it."""
-        if not np.isfinite(logits.sum()) and not np.isfinite(logits).all():
-            graph = self.engine.blame(features, guidance)
-            raise OV2VSSError(
-                f"frame {self.index - 1}: graph {graph} gave numbers that are not finite",
-                "use another --precision or --backend, and check the bundle with ov2vss-export --verify-only",
-            )
 
     def advance(self, frame: npt.NDArray[np.uint8], time: float | None = None) -> None:
         """Let the state see a frame that needs no labels: :meth:`step` without the decoder."""
         features, _, _ = self._advance(frame, time)
-        self._candidates(features)
+        self._rows.candidates(features)
 
     def _advance(
         self, frame: npt.NDArray[np.uint8], time: float | None, index: int | None = None
@@ -296,50 +286,6 @@ class Stream:
             return self._ring[0][1]
         return min(self._ring, key=lambda seen: abs(number - self.gap - seen[0]))[1]
 
-    def _candidates(self, features: FrameFeatures) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float32]]:
-        """Classes of the rows to decode (-1 for background), and their embeddings."""
-        dense, keep = self.engine.can.dense, self.options.top_classes
-        few = keep >= len(self.embeddings) and not self.options.drop_absent
-        if self._pruner is None or dense is None or few:
-            return self._class_of, self.embeddings
-        if self._pruner.due():
-            self._pruner.look(self.engine.feature(features, dense), self.embeddings)
-            self._choose(self._pruner.active())
-        else:
-            self._pruner.active()
-        return self._chosen, self._chosen_embeddings
-
-    def _choose(self, rows: npt.NDArray[np.intp]) -> None:
-        """One array of embeddings a choice: engines upload them once."""
-        self._chosen, self._chosen_embeddings = self._class_of[rows], self.embeddings[rows]
-
-    def _named(self, labels: Labels, classes: npt.NDArray[np.intp]) -> Labels:
-        """Indices of decoded rows as indices into the names; background is unknown."""
-        if np.array_equal(classes, np.arange(len(self.names))):
-            return labels
-        return of_whole_list(labels, classes, len(self.names))
-
-    def _labels(
-        self, logits: npt.NDArray[np.float32] | None, classes: npt.NDArray[np.intp], size: tuple[int, int]
-    ) -> tuple[npt.NDArray[np.float32], Labels, npt.NDArray[np.float32] | None]:
-        """Logits with what they take from the past (None: all of them are the past's); index into their rows, or
-        unknown, of every pixel; and confidence, if it is needed.
-
-        This is the one place where labels are made from logits on the processor.
-        """
-        wanted = self.options.confidence or self.options.unknown_below > 0
-        confidence = np.empty(size, np.float32) if wanted else None
-        if self._propagator is None:
-            assert logits is not None
-            labels = label_map(logits, size, self.threads, confidence)
-        elif logits is None:
-            logits, labels = self._propagator.carry(size, confidence)
-        else:
-            logits, labels = self._propagator.blend(logits, self._words(classes), size, confidence)
-        if confidence is not None and self.options.unknown_below > 0:
-            labels[confidence < self.options.unknown_below] = np.iinfo(labels.dtype).max
-        return logits, labels, confidence
-
     def _words(self, classes: npt.NDArray[np.intp]) -> tuple[int, bytes]:
         """What the rows of logits mean: logits of other words are not blended with them."""
         return self._wordings, classes.tobytes()
@@ -362,42 +308,10 @@ class Stream:
             _, state = self.engine.step(features, context, state)
         self._ring.extend([(number - self.gap, state)] * spacing(self.gap, self.options.keyframes))
 
-    # -- to another process ----------------------------------------------------------------------------------------
-
     def save(self) -> bytes:
         """All that the next frames depend on, words and options aside; :meth:`load` on another stream of the same
         bundle, engine, precision, gap and options goes on with the same bits. No pickle: a safetensors file."""
-        host, distant, latest = self.engine.to_host, self._distant, self._latest
-        arrays: dict[str, npt.NDArray[Any]] = {}
-        for number, (_, state) in enumerate(self._ring):
-            arrays |= saved.prefixed(host(state), f"ring/{number}")
-        times: dict[str, float | None] = {}
-        for name, seen in (("first", distant.first), ("last", distant.last), ("kept", distant.kept)):
-            if seen is not None:
-                arrays |= saved.prefixed(host(seen.context), f"distant/{name}")
-                times[name] = seen.time
-        if self._cuts is not None and self._cuts.last is not None:
-            arrays["cut/tokens"] = self._cuts.last
-        if self._pruner is not None:
-            arrays |= saved.prefixed(self._pruner.save(), "pruner")
-        if self._propagator is not None:
-            arrays |= saved.prefixed(self._propagator.save(), "past")
-        if latest is not None:
-            for key in ("labels", "confidence", "logits", "classes"):
-                if (array := getattr(latest, key)) is not None:
-                    arrays[f"latest/{key}"] = array
-        version, numbers, gauss = distant.random.getstate()
-        facts = self._facts() | {
-            "index": self.index,
-            "computed": self.computed,
-            "ring": [number for number, _ in self._ring],
-            "times": times,
-            "seen": distant.seen,
-            "random": [version, list(numbers), gauss],
-            "names": self.names,
-            "latest": None if latest is None else [latest.index, latest.time, latest.names],
-        }
-        return saved.pack(facts, arrays)
+        return memory_of(self)
 
     def load(self, data: bytes) -> None:
         """Go on where the stream that :meth:`save` was called on stood. The words are this stream's own.
@@ -405,50 +319,10 @@ class Stream:
         Raises:
             OV2VSSError: these are no bytes of a stream, or of one with another model, engine, gap or policy.
         """
-        facts, arrays = saved.unpack(data)
-        for name, mine in self._facts().items():
-            if facts.get(name) != mine:
-                raise OV2VSSError(
-                    f"the saved stream has {name} {facts.get(name)}, this one {mine}",
-                    "load it into a stream that was made alike",
-                )
-        self.reset()
-        self.index, self.computed = facts["index"], facts["computed"]
-        device, distant = self.engine.from_host, self._distant
-        self._ring.extend((at, device(saved.part(arrays, f"ring/{k}"))) for k, at in enumerate(facts["ring"]))
-        found = {k: Seen(device(saved.part(arrays, f"distant/{k}")), at) for k, at in facts["times"].items()}
-        distant.first, distant.last, distant.kept = (found.get(k) for k in ("first", "last", "kept"))
-        distant.seen = facts["seen"]
-        version, numbers, gauss = facts["random"]
-        distant.random.setstate((version, tuple(numbers), gauss))
-        if self._cuts is not None:
-            self._cuts.last = arrays.get("cut/tokens")
-        if self._pruner is not None and facts["names"] == self.names and (kept := saved.part(arrays, "pruner")):
-            self._pruner.load(kept)
-            self._choose(kept["active"])
-        if facts["latest"] is not None:
-            index, time, names = facts["latest"]
-            labels = arrays["latest/labels"]
-            frame = np.broadcast_to(np.uint8(0), (*labels.shape, 3))
-            confidence, logits, classes = (arrays.get(f"latest/{k}") for k in ("confidence", "logits", "classes"))
-            self._latest = Result(index, time, frame, labels, names, confidence, logits, classes)
-        if self._propagator is not None:
-            latest = self._latest
-            same = latest is not None and latest.names == self.names
-            words = self._words(latest.classes) if latest and same and latest.classes is not None else None
-            self._propagator.load(saved.part(arrays, "past"), words)
+        remember(self, data)
 
     def _facts(self) -> dict[str, Any]:
         """What two streams must have in common."""
         can = self.engine.can
         facts = {"model": can.identity, "size": list(self.engine.size), "gap": self.gap, "distant": self.policy}
         return facts | {"smooth": bool(self.options.smooth), "keyframes": self.options.keyframes}
-
-
-def of_whole_list(labels: Labels, classes: npt.NDArray[np.intp], count: int) -> Labels:
-    """Labels among the candidates ``classes`` as labels of the whole list of ``count`` words; unknown stays unknown."""
-    known = labels < len(classes)
-    unknown = np.iinfo(label_type(count)).max
-    of_class = classes[np.where(known, labels, 0)]
-    found: Labels = np.where(known & (of_class >= 0), of_class, unknown).astype(label_type(count))
-    return found

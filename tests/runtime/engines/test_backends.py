@@ -8,7 +8,8 @@ import onnxruntime
 import pytest
 
 from ov2vss_runtime.bundle.bundle import Bundle
-from ov2vss_runtime.engines.onnxruntime import LABEL_MAP, OrtEngine, profile_options
+from ov2vss_runtime.engines.onnxruntime import OrtEngine
+from ov2vss_runtime.engines.providers import LABEL_MAP, profile_options
 from ov2vss_runtime.errors import BackendError
 from ov2vss_runtime.stream.label_map import label_map
 from ov2vss_runtime.stream.segmenter import Segmenter

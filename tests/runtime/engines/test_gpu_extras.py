@@ -10,6 +10,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from ov2vss_runtime.engines import onnxruntime as engine
+from ov2vss_runtime.engines import providers
 from ov2vss_runtime.engines.backends import BACKENDS
 
 ROOT = Path(__file__).parents[3]
@@ -160,5 +161,5 @@ def test_a_provider_that_is_listed_and_does_not_load_is_said_to_be_missing(monke
 
     listed = ["CUDAExecutionProvider", "CPUExecutionProvider"]
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: listed)
-    monkeypatch.setattr(engine, "gpu_capability", lambda device: "SM90")
+    monkeypatch.setattr(providers, "gpu_capability", lambda device: "SM90")
     assert status("onnxruntime:cuda").startswith("no: CUDAExecutionProvider does not start")

@@ -193,7 +193,7 @@ def test_only_candidates_are_decoded_and_labels_are_of_the_whole_list() -> None:
     assert (result.labels == result.classes.max()).all()
     # Words that are new are looked at at once, and the shot's candidates last until the next look.
     stream.step(frame(5))
-    assert set(stream._chosen) == set(result.classes)
+    assert set(stream._rows.chosen) == set(result.classes)
     stream.set_vocabulary(["a", "b"], embeddings[:2])
     assert stream.step(frame(5)).logits.shape[0] == 2
 
