@@ -17,7 +17,7 @@ from ov2vss_export.clip_graphs import ClipBackbone
 from ov2vss_export.fp16 import to_fp16
 from ov2vss_export.graphs import GraphSpec
 from ov2vss_export.onnx_export import export_graph
-from ov2vss_runtime.bundle.verify import synthetic_frames
+from ov2vss_runtime.bundle.rollout import synthetic_frames
 
 pytestmark = pytest.mark.slow
 MODEL, SIZE = "ViT-B-16", (288, 512)
