@@ -19,10 +19,13 @@ from safetensors.torch import save_file
 
 from ov2vss.clip import ClipSource, build_clip, clip_settings, load_clip
 from ov2vss.evaluate.cli import main as evaluate
-from ov2vss.model.dense import build_dense
+from ov2vss.model.dense import RECIPES, build_dense
 from ov2vss.model.training_free import TrainingFree, WindowAffinity
 from ov2vss_export.cli import main as export
+from ov2vss_export.clip_graphs import ClipBackbone
 from ov2vss_export.clip_writer import ClipRequest, export_clip, fitted_size
+from ov2vss_export.graphs import GraphSpec
+from ov2vss_export.onnx_export import export_graph
 from ov2vss_runtime import Segmenter, StreamOptions
 from ov2vss_runtime.bundle import bundle as bundles
 from ov2vss_runtime.bundle import clip_bundles
@@ -126,6 +129,24 @@ def test_graphs_build_with_tensorrt_rtx(exported: Path, graph: str, variant: str
     if variant not in opened.manifest.variants:
         pytest.skip("fp32 only")
     assert len(plans.build_plan(opened, variant, graph, "tensorrt-rtx", "SM89")) > 10_000
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_grids_as_large_as_real_ones_have_constants_that_tensorrt_reads(recipe: str, small_clip: str) -> None:
+    """From 256 places on, the exporter had narrowed a comparison of places to uint16."""
+    visual = shuffled(build_clip(small_clip, "").visual)
+    model = TrainingFree(build_dense(visual, recipe, 18 * 32, (0.5,) * 3, (0.5,) * 3), (144, 256)).eval()
+    assert model.grid == (18, 32)
+    frame = torch.from_numpy(moving_frames(1, (144, 256))[0])[None]
+    spec = GraphSpec("backbone", ClipBackbone(model).eval(), {"frame": frame}, ["dense", "tokens"], {})
+    proto = export_graph(spec)
+    kinds = {onnx.TensorProto.DataType.Name(tensor.data_type) for tensor in proto.graph.initializer}
+    assert kinds <= {"FLOAT", "INT64", "INT32", "BOOL"}
+    trt = pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx-cu13 is not installed (Linux x86-64 only)")
+    logger = trt.Logger(trt.Logger.ERROR)
+    network = trt.Builder(logger).create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(network, logger)
+    assert parser.parse(proto.SerializeToString()), str(parser.get_error(0))
 
 
 @pytest.mark.slow

@@ -6,6 +6,9 @@ An fp16 export keeps each operator of the classes in this file in float32, whate
 
 from __future__ import annotations
 
+from functools import lru_cache
+
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -53,6 +56,13 @@ class Emphasis(nn.Module):
         return torch.softmax(torch.where(above < 0, -1e4, above), dim=-1)
 
 
+@lru_cache(maxsize=16)
+def identity(size: int) -> np.ndarray:
+    """float32 ``[size, size]``, as a constant: from 256 places on, ``torch.eye`` is exported as a comparison of uint16
+    numbers, which TensorRT does not read."""
+    return np.eye(size, dtype=np.float32)
+
+
 class Outliers(nn.Module):
     """Patches that the class token attends to more than they do themselves, the strongest ones.
 
@@ -69,7 +79,7 @@ class Outliers(nn.Module):
         """Attention of class token and patches ``[B, heads, 1 + n, 1 + n]`` -> 1 for outliers, else 0: ``[B, n]``."""
         mean = attention.mean(1)
         from_class = self.factor * mean[:, 0, 1:]
-        own = (mean[:, 1:, 1:] * torch.eye(from_class.shape[1], dtype=mean.dtype, device=mean.device)).sum(-1)
+        own = (mean[:, 1:, 1:] * torch.from_numpy(identity(from_class.shape[1])).to(mean)).sum(-1)
         strength = torch.where(from_class > own, from_class, 0.0)
         least = strength.topk(min(self.count, strength.shape[1])).values[:, -1:]
         return ((strength >= least) & (strength > 0)).to(attention.dtype)
