@@ -11,8 +11,10 @@
 
 #include "workers.h"
 
-// The inner loops are compiled for several instruction sets, and the loader (glibc's) picks the best that there is.
-#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && __GNUC__ >= 12 && !defined(__clang__)
+// The inner loops are compiled for several instruction sets, and the loader (glibc's) picks the best that there is;
+// not under ThreadSanitizer, which is not there yet when the loader asks.
+#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && __GNUC__ >= 12 && !defined(__clang__) && \
+    !defined(__SANITIZE_THREAD__)
 #define OV2VSS_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
 #define OV2VSS_CLONES
