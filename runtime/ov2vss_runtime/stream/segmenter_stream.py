@@ -130,7 +130,7 @@ class SegmenterStream(Stream):
         segmenter, manifest = self.segmenter, self.segmenter.bundle.manifest
         if "clip" not in manifest.source:
             return super()._embed(rows)
-        text = manifest.variants[segmenter.variant].graphs["text"].sha256
+        text = manifest.variants[segmenter.variant].graphs["text"].identity
         key = (text, manifest.tokenizer.sha256)
         cache = WordCache(segmenter.engine.encode_text, self.templates, manifest.vocabulary.embed_dim, key)
         return cache.embeddings(rows)
