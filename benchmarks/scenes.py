@@ -22,8 +22,8 @@ from davis_words import words_for
 from machine import processor, revision
 
 from ov2vss.data import open_files
-from ov2vss.data.folder import FolderVideos
 from ov2vss.data.relations import Relations
+from ov2vss.data.source import VideoSet
 from ov2vss.evaluate.metrics import Confusion, video_consistency
 from ov2vss_runtime.atomic_files import write_json
 from ov2vss_runtime.bundle.vocabulary import Vocabulary
@@ -111,16 +111,16 @@ def from_bundle(name: str, offset: float) -> Subject:
         vocabulary = Vocabulary(tuple((w,) for w in words))
         return Stream(segmenter.engine, vocabulary, manifest.vocabulary.templates, manifest.gap)
 
-    return Subject(stream, frozenset(manifest.source.trained_classes), offset)
+    return Subject(stream, frozenset(manifest.source.get("trained_classes", ())), offset)
 
 
-def frames(videos: FolderVideos, every: int, tail: int | None = None) -> Iterator[tuple[int, int, bool]]:
-    """``(video, frame, counts)``; with ``every`` above one only every so many frames are looked at."""
+def frames(videos: VideoSet, every: int) -> Iterator[tuple[int, int]]:
+    """``(video, frame)`` of labelled frames; with ``every`` above one, of only every so many."""
     for video in range(len(videos.videos)):
         labelled = set(videos.labelled(video))
         for index in range(0, videos.length(video), every):
             if index in labelled:
-                yield video, index, index == 0
+                yield video, index
 
 
 def still_scores(subject: Subject, root: Path, name: str, every: int, union: list[str], more: list[str]) -> dict:
@@ -137,7 +137,7 @@ def still_scores(subject: Subject, root: Path, name: str, every: int, union: lis
     run = subject.logits(words, first.shape[1] / first.shape[0], fresh=True)
     todo = list(frames(videos, every))
     with Progress(len(todo), name, "picture") as bar:
-        for video, i, _ in todo:
+        for video, i in todo:
             truth = videos.mask(video, i).astype(np.int64) - 1
             truth[(truth < 0) | (truth >= len(own))] = 255
             logits = run(videos.frame(video, i))
@@ -218,10 +218,10 @@ def camvid_scores(subject: Subject, root: Path, split: str, every: int) -> dict:
         run = subject.logits(words, frame.shape[1] / frame.shape[0], fresh=every > 1)
         labelled = videos.labelled(video)
         truths, maps = [], []
-        with Progress(videos.length(video), f"camvid {split}", "frame") as bar:
+        with Progress(-(-videos.length(video) // every), f"camvid {split}", "frame") as bar:
             for index in range(0, videos.length(video), every):
                 logits = run(videos.frame(video, index))
-                bar.update(every)
+                bar.update()
                 if index not in labelled:
                     continue
                 truth = videos.mask(video, index).astype(np.int64) - 1
