@@ -9,6 +9,7 @@
 
 #include "error.h"
 #include "json.h"
+#include "outside_weights.h"
 #include "safetensors.h"
 #include "sha256.h"
 #include "tensor.h"
@@ -18,8 +19,6 @@ namespace ov2vss {
 namespace {
 
 constexpr std::int64_t kLargestManifest = 8 << 20;
-// How an ONNX file begins to name another file that holds a tensor (the key of an entry of external_data).
-const std::string kExternal("\n\x08location\x12", 11);
 const char* const kExport = "export the bundle again";
 
 int type_of(const std::string& name) {
@@ -264,7 +263,13 @@ std::string Bundle::read(const FileInfo& info) const {
 std::string Bundle::graph(const Variant& variant, const std::string& graph) const {
     const GraphInfo& info = variant.graphs.at(graph);
     std::string content = read(info);
-    if (content.find(kExternal) != std::string::npos)
+    bool outside = false;
+    try {
+        outside = has_outside_weights(content);
+    } catch (const std::invalid_argument& error) {
+        throw bundle_error("bundle " + folder_ + ": " + info.file + " is no ONNX graph (" + error.what() + ")", kExport);
+    }
+    if (outside)
         throw bundle_error(
             "bundle " + folder_ + ": " + info.file + " keeps weights in other files, which no hash covers",
             "export it with its weights inside");

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import json
 import os
 import re
@@ -112,6 +113,26 @@ def test_damaged_bundles(tmp_path: Path) -> None:
     (bundle / name).symlink_to(BUNDLE / name)
     with pytest.raises(CError, match="is missing"):
         CEngine(bundle)
+
+
+def test_weights_outside_of_a_graph_are_refused(tmp_path: Path) -> None:
+    """Whatever the order of fields: here the name of the file comes before the key that says what it is."""
+
+    def field(number: int, content: bytes) -> bytes:
+        assert len(content) < 128
+        return bytes([number << 3 | 2, len(content)]) + content
+
+    entry = field(2, b"weights.bin") + field(1, b"location")
+    bundle = Path(shutil.copytree(BUNDLE, tmp_path / "bundle"))
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    graph = manifest["variants"]["fp32"]["graphs"]["backbone"]
+    content = (bundle / graph["file"]).read_bytes() + field(7, field(5, field(8, b"more") + field(13, entry)))
+    (bundle / graph["file"]).write_bytes(content)
+    graph["sha256"] = hashlib.sha256(content).hexdigest()
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(CError, match="keeps weights in other files") as caught:
+        CEngine(bundle)
+    assert caught.value.status == 2
 
 
 def test_wrong_calls_say_what_to_do(engine: CEngine, frames: Frames) -> None:
