@@ -41,7 +41,7 @@ SHORT = {
     "ov2vss-train --preset lite": FEW_ITERATIONS,
     "ov2vss-train --init": FEW_ITERATIONS,
     "ov2vss-train --out runs/first --resume": " --set iterations=5",
-    "ov2vss-export --ckpt": " --size 128x192 --rollout 45",
+    "ov2vss-export --ckpt": " --size 128x192 --rollout 45 --calibrate long.mp4",
     "torchrun": f"{FEW_ITERATIONS} --no-score",
     "python benchmarks/ablation.py": f"{FEW_ITERATIONS} --preset tiny",
 }
@@ -69,6 +69,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("readme")
     street = islice(VideoReader(ROOT / "docs/images/street.mp4"), 20)
     write_video(folder / "video.mp4", [cv2.resize(f.rgb, (320, 180)) for f in street], audio=True)
+    write_video(folder / "long.mp4", moving_frames(46, (180, 320)))
     (folder / "frames").mkdir()
     for index, frame in enumerate(islice(VideoReader(folder / "video.mp4"), 4)):
         cv2.imwrite(str(folder / "frames" / f"{index}.png"), cv2.cvtColor(frame.rgb, cv2.COLOR_RGB2BGR))

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from ov2vss_runtime.bundle.bundle import DECODER_PARTS, GRAPHS, Bundle, builtin_bundles
+from ov2vss_runtime.bundle.made import with_variant
 from ov2vss_runtime.engines import plans
 from ov2vss_runtime.errors import BackendError
 from tests.conftest import run_program
@@ -27,10 +28,26 @@ def test_the_decoders_parts_build(bundle: Path, graph: str) -> None:
     assert len(plans.build_plan(Bundle.open(bundle), "fp32", graph, "tensorrt-rtx", "SM89")) > 50_000
 
 
+@pytest.fixture(scope="module")
+def made_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("made")
+
+
+def test_the_program_makes_what_a_bundle_leaves_out(made_in: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(made_in))
+    args = ("--bundle", "street-lite", "--engine", "tensorrt-rtx", "--compute", "SM89", "--precision", "fp16", "--json")
+    done = run_program("ov2vss-export", *args)
+    assert done.returncode == 0, done.stderr
+    built = json.loads(done.stdout.splitlines()[-1])["plans"]
+    assert {(p["graph"], p["precision"]) for p in built} == {(g, "fp16") for g in GRAPHS}
+
+
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 @pytest.mark.parametrize("graph", GRAPHS)
-def test_street_lite_graphs_build(graph: str, precision: str) -> None:
-    opened = Bundle.open(builtin_bundles()["street-lite"])
+def test_street_lite_graphs_build(graph: str, precision: str, made_in: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half precision and TensorRT's int8 are made of what the bundle holds."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(made_in))
+    opened = with_variant(Bundle.open(builtin_bundles()["street-lite"]), precision, "tensorrt")
     variant = opened.variant(precision, "tensorrt")
     assert len(plans.build_plan(opened, variant, graph, "tensorrt-rtx", "SM89")) > 100_000
 

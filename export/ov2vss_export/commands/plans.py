@@ -6,6 +6,7 @@ import click
 
 from ov2vss_export.commands.mode import Mode, Options
 from ov2vss_runtime.bundle.bundle import Bundle
+from ov2vss_runtime.bundle.made import with_variant
 from ov2vss_runtime.console import print_json
 from ov2vss_runtime.engines.plans import Library
 
@@ -26,7 +27,8 @@ def build_plans(options: Options, bundle: Bundle, as_json: bool) -> None:
     target = compute or gpu_capability()
     plans = []
     for precision in options.precisions or ("fp32",):
-        for graph, (file, built) in ensure_plans(bundle, precision, engine, target, options.plans).items():
+        served = with_variant(bundle, "fp32" if precision == "tf32" else precision, "tensorrt")
+        for graph, (file, built) in ensure_plans(served, precision, engine, target, options.plans).items():
             size = file.stat().st_size
             plans.append({"graph": graph, "precision": precision, "file": str(file), "bytes": size, "built": built})
             click.echo(f"{file}  {size / 1e6:.1f} MB{'' if built else '  (kept)'}")
