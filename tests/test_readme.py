@@ -67,9 +67,9 @@ def small_camvid(folder: Path) -> None:
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("readme")
-    street = islice(VideoReader(ROOT / "docs/images/street.mp4"), 20)
-    write_video(folder / "video.mp4", [cv2.resize(f.rgb, (320, 180)) for f in street], audio=True)
-    write_video(folder / "long.mp4", moving_frames(46, (180, 320)))
+    street = [cv2.resize(f.rgb, (320, 180)) for f in islice(VideoReader(ROOT / "docs/images/street.mp4"), 50)]
+    write_video(folder / "video.mp4", street[:20], audio=True)
+    write_video(folder / "long.mp4", street)
     (folder / "frames").mkdir()
     for index, frame in enumerate(islice(VideoReader(folder / "video.mp4"), 4)):
         cv2.imwrite(str(folder / "frames" / f"{index}.png"), cv2.cvtColor(frame.rgb, cv2.COLOR_RGB2BGR))
