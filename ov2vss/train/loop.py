@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -13,9 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
-from lightning_fabric.strategies import DDPStrategy
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ov2vss import checkpoint
@@ -30,9 +27,11 @@ from ov2vss.model import OV2VSS, Prediction
 from ov2vss.model.image_encoder import load_image_encoder
 from ov2vss.presets import TrainConfig
 from ov2vss.text import TextEncoder, build_text_encoder
+from ov2vss.train.device import make_fabric
 from ov2vss.train.log import CsvLog, no_log
 from ov2vss.train.loss import class_weights, loss_sum
 from ov2vss.train.preflight import SOURCES, check_networks
+from ov2vss.train.schedule import learning_rate_factor, parameter_groups
 from ov2vss.train.start import load_start
 from ov2vss.train.validate import validate
 from ov2vss.train.vocabulary import TrainingVocabulary
@@ -42,51 +41,6 @@ from ov2vss_runtime.progress import Progress
 
 log = logging.getLogger("ov2vss")
 LOG_EVERY = 10
-
-
-def parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict]:
-    """AdamW groups: the backbone at ``lr``, the rest at ``lr * head_lr_factor``; no decay on norms and biases."""
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        rate = config.lr * (1.0 if name.startswith("backbone.") else config.head_lr_factor)
-        decay = config.weight_decay if parameter.ndim > 1 else 0.0
-        groups.setdefault((rate, decay), []).append(parameter)
-    return [{"params": p, "lr": rate, "weight_decay": decay} for (rate, decay), p in groups.items()]
-
-
-def learning_rate_factor(config: TrainConfig, iteration: int) -> float:
-    """Linear warm-up, then polynomial decay to zero at the last iteration."""
-    if iteration < config.warmup:
-        return (iteration + 1) / config.warmup
-    return (1 - iteration / config.iterations) ** config.poly_power
-
-
-def make_fabric(config: TrainConfig) -> Fabric:
-    """One device, or, under ``torchrun``, one per process with gradients averaged (DDP)."""
-    if config.precision == "16-mixed" and not torch.cuda.is_available():
-        raise OV2VSSError("precision=16-mixed needs a CUDA GPU, and there is none", "set precision=bf16-mixed")
-    precision = config.precision
-    if precision == "bf16-mixed" and not has_fast_bf16():
-        log.info("computing in float32: this processor has no bfloat16 instructions and would be slower with it")
-        precision = "32-true"
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    if world == 1:
-        return Fabric(accelerator="auto", devices=1, precision=precision)
-    local = int(os.environ.get("LOCAL_WORLD_SIZE", world))
-    # Only the auxiliary head can be without a gradient.
-    strategy = DDPStrategy(find_unused_parameters=not config.beta)
-    return Fabric(accelerator="auto", devices=local, num_nodes=world // local, strategy=strategy, precision=precision)
-
-
-def has_fast_bf16() -> bool:
-    """Whether a GPU is there, or a processor with instructions for bfloat16; without them it takes seven times as long
-    as float32."""
-    if torch.cuda.is_available():
-        return True
-    found: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    return found.get("architecture") != "x86_64" or bool(found.get("avx512_bf16") or found.get("amx_bf16"))
 
 
 class Trainer:
@@ -270,9 +224,7 @@ class Trainer:
     def _iterate(self, iteration: int, parts: list[dict[str, Any]], single: bool) -> float:
         """One step of the optimizer; the loss is the mean over all valid pixels of all parts and processes."""
         config, fabric = self.config, self.fabric
-        factor = learning_rate_factor(config, iteration)
-        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
-            group["lr"] = rate * factor
+        self._set_rates(iteration)
         for name in (name for part in parts for name in part["skipped"]):
             if name not in self.skipped:
                 log.warning("skipped: %s", name)
@@ -291,20 +243,34 @@ class Trainer:
                 fabric.backward(loss * fabric.world_size)
             mean += loss.detach()
         mean = float(fabric.all_reduce(mean, reduce_op="sum"))
-        if not np.isfinite(mean):
+        self._update(iteration, mean, single)
+        return mean
+
+    def _set_rates(self, iteration: int) -> None:
+        factor = learning_rate_factor(self.config, iteration)
+        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = rate * factor
+
+    def _update(self, iteration: int, loss: float, single: bool) -> None:
+        """Let the gradients of a batch change the weights.
+
+        Raises:
+            OV2VSSError: the loss is not finite; with the samples of the batch.
+        """
+        config = self.config
+        if not np.isfinite(loss):
             samples = range(iteration * config.batch, (iteration + 1) * config.batch)
-            targets = ", ".join(self.datasets[single].describe(i) for i in samples)
+            batch = ", ".join(self.datasets[single].describe(i) for i in samples)
             raise OV2VSSError(
-                f"the loss is {mean} at iteration {iteration + 1}, batch: {targets}",
+                f"the loss is {loss} at iteration {iteration + 1}, batch: {batch}",
                 "lower the learning rate (--set lr=...) and go on with --resume",
             )
         if config.clip_grad:
             # fp16 overflows now and then: its scaler leaves such a step out.
-            fabric.clip_gradients(
+            self.fabric.clip_gradients(
                 self.model, self.optimizer, max_norm=config.clip_grad, error_if_nonfinite=self.scaler is None
             )
         self.optimizer.step()
-        return mean
 
     def _predict(self, part: dict[str, Any], text: Tensor, single: bool) -> tuple[Prediction, Tensor]:
         """Scores and labels of every labelled frame of a part."""

@@ -26,7 +26,7 @@ from ov2vss.model.stcf import upsample
 from ov2vss.presets import TrainConfig
 from ov2vss.text import TextEncoder, build_text_encoder
 from ov2vss.train.imagenet import ImageNetGrid, imagenet_loss, name_embeddings
-from ov2vss.train.loop import Trainer, _one_thread, learning_rate_factor
+from ov2vss.train.loop import Trainer, _one_thread
 from ov2vss.train.loss import TEMPERATURE
 from ov2vss.train.mixed_vocabulary import MixedVocabulary
 from ov2vss.train.partial import partial_cross_entropy
@@ -128,9 +128,7 @@ class MixedTrainer(Trainer):
     def _iterate(self, iteration: int, parts: list[dict[str, Any]], single: bool) -> float:
         """One step of the optimizer."""
         config, fabric, (part,) = self.config, self.fabric, parts
-        factor = learning_rate_factor(config, iteration)
-        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
-            group["lr"] = rate * factor
+        self._set_rates(iteration)
         rng = np.random.default_rng([config.seed, 1, iteration])
         every, text, tables, chosen = self._words(part, rng)
         self.optimizer.zero_grad(set_to_none=True)
@@ -156,18 +154,7 @@ class MixedTrainer(Trainer):
             self.parts_of_loss["imagenet"] = extra.item()
         fabric.backward(loss)
         value = float(loss.detach())
-        if not np.isfinite(value):
-            samples = range(iteration * config.batch, (iteration + 1) * config.batch)
-            pictures = ", ".join(self.datasets[True].describe(i) for i in samples)
-            raise OV2VSSError(
-                f"the loss is {value} at iteration {iteration + 1}, batch: {pictures}",
-                "lower the learning rate (--set lr=...) and go on with --resume",
-            )
-        if config.clip_grad:
-            fabric.clip_gradients(
-                self.model, self.optimizer, max_norm=config.clip_grad, error_if_nonfinite=self.scaler is None
-            )
-        self.optimizer.step()
+        self._update(iteration, value, True)
         return value
 
     def _words(self, part: dict[str, Any], rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:

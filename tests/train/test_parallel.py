@@ -132,7 +132,7 @@ def test_a_batch_that_cannot_be_divided(uneven: Path, tmp_path: Path, monkeypatc
 
 
 def test_mixed_precision_trains_and_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ov2vss.train.loop.has_fast_bf16", lambda: True)
+    monkeypatch.setattr("ov2vss.train.device.has_fast_bf16", lambda: True)
     precision = "16-mixed" if torch.cuda.is_available() else "bf16-mixed"
     config = configure("tiny", ["iterations=4", *FAST, f"precision={precision}", "save_every=2"])
     Trainer(config, tmp_path / "whole").fit()

@@ -22,8 +22,9 @@ from ov2vss.errors import OV2VSSError
 from ov2vss.model import Prediction
 from ov2vss.presets import PRESETS, configure
 from ov2vss.text import build_text_encoder
-from ov2vss.train.loop import Trainer, learning_rate_factor
+from ov2vss.train.loop import Trainer
 from ov2vss.train.loss import class_weights, loss_sum
+from ov2vss.train.schedule import learning_rate_factor
 from ov2vss.train.vocabulary import TrainingVocabulary, shipped_words
 from ov2vss.weights_file import read_weights
 from tests.conftest import SCRIPTS
