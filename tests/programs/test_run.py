@@ -107,6 +107,7 @@ def test_bad_input_is_one_clear_line(bundle: Path, video: Path, tmp_path: Path) 
     (flipped / "decoder.onnx").write_bytes(data)
     (tmp_path / "file").write_text("")
     (tmp_path / "taken.mp4").mkdir()
+    (tmp_path / "folder.txt").mkdir()
     os.mkfifo(tmp_path / "pipe.mp4")
     before = set(tmp_path.rglob("*"))
     whole = ["--bundle", bundle]
@@ -123,6 +124,7 @@ def test_bad_input_is_one_clear_line(bundle: Path, video: Path, tmp_path: Path) 
         ([video, *whole, "--vocab", "twice.txt"], "twice.txt, entry 3: 'road' repeats entry 1"),
         ([video, *whole, "--vocab", "missing.txt"], "missing.txt does not exist"),
         ([video, *whole, "--vocab", "nope.csv"], "nope.csv does not exist"),
+        ([video, *whole, "--vocab", "folder.txt"], "class list folder.txt is no file"),
         ([video, "--bundle", "flipped"], "decoder.onnx is not the file that was exported"),
         ([video, "--bundle", "nowhere"], "neither a folder nor built in"),
         ([video, *whole, "--out", "file/out.mp4"], "file"),
@@ -158,6 +160,20 @@ def test_without_standard_streams_the_work_is_done(closed: str, tmp_path: Path) 
     assert VideoReader(tmp_path / "v.ov2vss.mp4").frames == 5
     assert len(list((tmp_path / "m/v").iterdir())) == 5
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.jsonl", "b", "m", "v.mp4", "v.ov2vss.mp4"]
+
+
+@pytest.mark.parametrize(("where", "told"), [(">&-", "is closed"), (">/dev/full", "cannot be written (No space left")])
+def test_json_that_cannot_be_printed_is_said(where: str, told: str, tmp_path: Path) -> None:
+    HandMade().write(tmp_path / "b")
+    write_video(tmp_path / "v.mp4", moving_frames(5, (64, 96)))
+    command = [str(SCRIPTS / "ov2vss-run"), "v.mp4", "--bundle", "b", "--no-video", "--jsonl", "a.jsonl", "--json"]
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$@" {where}', "sh", *command], cwd=tmp_path, stderr=subprocess.PIPE, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert f"error: standard output {told}" in done.stderr
+    assert "what was asked for in files is complete" in done.stderr
+    assert len((tmp_path / "a.jsonl").read_text().splitlines()) == 5
 
 
 def test_full_disk(bundle: Path, tmp_path: Path) -> None:

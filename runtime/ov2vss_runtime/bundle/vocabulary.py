@@ -122,8 +122,9 @@ class Vocabulary:
             if exists:
                 return cls.from_file(Path(value).expanduser())
             if looks_like_file(value):
+                wrong = "is no file" if Path(value).expanduser().exists() else "does not exist"
                 raise VocabularyError(
-                    f"class list {value} does not exist", f'check the path; if it is a word, write "{value};"'
+                    f"class list {value} {wrong}", f'check the path; if it is a word, write "{value};"'
                 )
             where, text = "the words given", value.strip()
             if "#" in text and "\n" not in text:

@@ -36,10 +36,13 @@ def check_places(sources: Sequence[object], outputs: Sequence[tuple[Sequence[Pat
             if any(_same(path, other) for other in (*read, *pictures)):
                 raise VideoError(f"{path} is a source", "choose another output", usage=True)
         for folder in folders:
-            if folder.exists() and not folder.is_dir():
-                raise VideoError(f"{folder} is not a folder", "choose another output")
             if any(_same(folder, other) for other in read):
                 raise VideoError(f"{folder} is a source", "choose another output", usage=True)
+            under = next((place for place in folder.parents if any(_same(place, r) for r in read if r.is_file())), None)
+            if under is not None:
+                raise VideoError(f"{under} is a source", "choose another output", usage=True)
+            if folder.exists() and not folder.is_dir():
+                raise VideoError(f"{folder} is not a folder", "choose another output")
         for path in (*files, *folders):
             place = path.resolve()
             if place in taken:
