@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import math
@@ -22,8 +23,8 @@ from ov2vss_runtime.errors import OV2VSSError
 from ov2vss_runtime.start import INTERRUPTED, loaded
 
 KEPT = "what was asked for in files is complete; send what is printed elsewhere"
-READER = "ov2vss-reader"
-"""Name of the threads that wait for sources."""
+THREADS = "ov2vss-"
+"""How the names of our own threads begin."""
 FAILED, WRONG_USAGE = 1, 2
 _closed: set[str] = set()
 """Standard streams that were closed when the program began."""
@@ -80,12 +81,7 @@ def program(function: Callable[..., None]) -> Callable[..., None]:
             function(*args, **kwargs)
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
-            if any(thread.name == READER for thread in threading.enumerate()):
-                # A driver that does not answer: the interpreter would wait for it, or crash while it goes down.
-                sys.stdout.flush()
-                sys.stderr.flush()
-                os._exit(INTERRUPTED)
-            sys.exit(INTERRUPTED)
+            _end(INTERRUPTED)
         except (OV2VSSError, OSError, ModuleNotFoundError) as error:
             shown: Exception = error
             if isinstance(error, ModuleNotFoundError):
@@ -96,9 +92,25 @@ def program(function: Callable[..., None]) -> Callable[..., None]:
             if debug:
                 traceback.print_exc()
             click.echo(f"error: {one_line(shown)}", err=True)
-            sys.exit(WRONG_USAGE if isinstance(error, OV2VSSError) and error.usage else FAILED)
+            _end(WRONG_USAGE if isinstance(error, OV2VSSError) and error.usage else FAILED)
+        _end(0)
 
     return wrapper
+
+
+def _end(code: int) -> None:
+    """Leave with an exit code; at once where a thread of ours still works in a driver or in an engine.
+
+    The interpreter would wait for a driver that does not answer. A thread that comes back from C++ while the
+    interpreter goes down is unwound there, through destructors that may not be left: the process aborts.
+    """
+    if any(thread.name.startswith(THREADS) for thread in threading.enumerate()):
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError):
+                stream.flush()
+        os._exit(code)
+    if code:
+        sys.exit(code)
 
 
 def _give_streams() -> None:

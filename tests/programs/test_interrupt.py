@@ -12,7 +12,9 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
+import onnx
 import pytest
+from onnx import TensorProto, helper
 
 from tests.conftest import SCRIPTS
 
@@ -122,3 +124,50 @@ def test_ctrl_c_while_a_program_is_still_loading(tmp_path: Path) -> None:
         module, function = entry.split(":")
         assert module.endswith(".start"), name
         assert callable(getattr(importlib.import_module(module), function))
+
+
+IN_AN_ENGINE = """
+import sys, threading, time, click, numpy as np, onnxruntime as ort
+from ov2vss_runtime.console import program
+options = ort.SessionOptions()
+options.intra_op_num_threads = 1
+session = ort.InferenceSession(sys.argv[1], options, providers=["CPUExecutionProvider"])
+inside = threading.Event()
+
+def work():
+    while True:
+        inside.set()
+        session.run(None, {"x": np.ones((256, 256), np.float32)})
+
+@click.command()
+@click.argument("model")
+@program
+def main(model):
+    threading.Thread(target=work, name="ov2vss-live", daemon=True).start()
+    inside.wait()
+    time.sleep(0.05)
+    ENDS
+
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("ends", "code"),
+    [("raise KeyboardInterrupt", 130), ("raise OSError(28, 'no space')", 1), ("pass", 0)],
+    ids=["interrupted", "failed", "done"],
+)
+def test_a_thread_inside_an_engine_does_not_abort_the_end(ends: str, code: int, tmp_path: Path) -> None:
+    """C++ that comes back to an interpreter on its way down is unwound; what may not be unwound aborts the process."""
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [256, 256]) for name in "xy")
+    nodes = [helper.make_node("MatMul", ["x", "x"], ["y"])]
+    model = helper.make_model(
+        helper.make_graph(nodes, "product", [x], [y]), opset_imports=[helper.make_opsetid("", 18)]
+    )
+    model.ir_version = 9
+    onnx.save(model, tmp_path / "product.onnx")
+    script = IN_AN_ENGINE.replace("ENDS", ends)
+    command = [SCRIPTS / "python", "-c", script, tmp_path / "product.onnx"]
+    program = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert program.returncode == code, program.stderr
+    assert "terminate" not in program.stderr
