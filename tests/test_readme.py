@@ -93,6 +93,7 @@ def shell(command: str, cwd: Path) -> None:
     assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
 
 
+@pytest.mark.whole
 def test_commands(workplace: Path) -> None:
     ran = []
     for marker, language, body in BLOCKS:
@@ -142,6 +143,7 @@ def copy_tracked(folder: Path) -> None:
             shutil.copyfile(ROOT / name, folder / name)
 
 
+@pytest.mark.whole
 def test_run_command_on_a_fresh_environment(tmp_path: Path) -> None:
     """The newcomer's one line, in a copy of the tracked files, without torch and without the development tools."""
     copy_tracked(tmp_path)

@@ -27,6 +27,7 @@ def run(*args: str | Path, settings: list[str] = SETTINGS) -> subprocess.Complet
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.whole
 def test_a_table_is_trained_once_and_scored_again_on_request(tmp_path: Path) -> None:
     data, out = tmp_path / "set", tmp_path / "out"
     data.mkdir()

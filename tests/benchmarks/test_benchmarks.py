@@ -80,6 +80,7 @@ def test_floor() -> None:
     assert floor_ms(counted, "fp16", peak) is None
 
 
+@pytest.mark.whole
 def test_the_authors_scheme_gives_the_stream(bundle: Path, trained: TrainedRun, tmp_path: Path) -> None:
     """Five backbone passes and explicit affinities a frame: the labels of the stream, in torch and on the engine."""
     segmenter = Segmenter.load(bundle)
@@ -102,6 +103,7 @@ def test_the_authors_scheme_gives_the_stream(bundle: Path, trained: TrainedRun, 
     assert {"backbone", "step", "decoder", "labels"} <= engine.stages.seconds.keys()
 
 
+@pytest.mark.whole
 def test_latency_measures_side_by_side_and_reports(bundle: Path, trained: TrainedRun, tmp_path: Path) -> None:
     out = tmp_path / "latency.json"
     done = script(
@@ -146,6 +148,7 @@ def test_latency_measures_side_by_side_and_reports(bundle: Path, trained: Traine
     assert (report.parent / "images" / "benchmark-latency-0-0.png").stat().st_size > 5_000
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(
     ("args", "told"),
     [
@@ -166,6 +169,7 @@ def test_wrong_options_of_latency(args: tuple[str, ...], told: str, bundle: Path
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.whole
 def test_sizes_are_exported_once_and_not_mixed(trained: TrainedRun, tmp_path: Path) -> None:
     """Two sizes of one checkpoint are two bundles of one name, and nothing is compared across them."""
     out = tmp_path / "latency.json"
@@ -187,6 +191,7 @@ def test_sizes_are_exported_once_and_not_mixed(trained: TrainedRun, tmp_path: Pa
     assert "exporting" not in again.stderr
 
 
+@pytest.mark.whole
 def test_parity_puts_speed_and_accuracy_together(bundle: Path, trained: TrainedRun, tmp_path: Path) -> None:
     out = tmp_path / "parity.json"
     done = script(
@@ -213,6 +218,7 @@ def test_parity_puts_speed_and_accuracy_together(bundle: Path, trained: TrainedR
     assert "is not what street-lite was exported from" in wrong.stderr
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("topic", ["streams", "memory"])
 def test_scaling_topics(bundle: Path, tmp_path: Path, topic: str) -> None:
     out = tmp_path / "scaling.json"
@@ -223,6 +229,7 @@ def test_scaling_topics(bundle: Path, tmp_path: Path, topic: str) -> None:
     assert all(v > 0 for row in rows for v in row.values())
 
 
+@pytest.mark.whole
 def test_other_sizes_need_the_own_checkpoint(bundle: Path, trained: TrainedRun) -> None:
     """Said before anything is measured, so that no other topic's figures are lost."""
     for args, told in (
@@ -235,6 +242,7 @@ def test_other_sizes_need_the_own_checkpoint(bundle: Path, trained: TrainedRun) 
         assert "words:" not in done.stdout
 
 
+@pytest.mark.whole
 def test_operators(bundle: Path, tmp_path: Path) -> None:
     for engine in (("onnxruntime", "fp32"), ("openvino", "fp32")):
         if engine[0] == "openvino":

@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import TrainedRun, run_program
 
 
@@ -14,6 +16,7 @@ def test_tiny_learns_seen_and_unseen_compositions(trained: TrainedRun) -> None:
     assert single["pacc"] != scores["pacc"]  # another use of the same weights, not the same scores printed twice
 
 
+@pytest.mark.whole
 def test_checkpoint_and_bundle_score_the_same(trained: TrainedRun, bundle: Path, tmp_path: Path) -> None:
     """ov2vss-eval of the torch model and of the exported graphs, on all test frames."""
     scores = {}

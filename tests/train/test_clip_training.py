@@ -139,6 +139,7 @@ def test_streaming_equals_clip_mode_with_clip(small_clip: str) -> None:
         assert np.abs(got - expected).max() < 1e-4 * np.abs(expected).max(), t
 
 
+@pytest.mark.whole
 def test_a_model_with_clip_is_exported_and_verified(
     clip_checkpoint: checkpoint.Checkpoint, weights: Path, tmp_path: Path
 ) -> None:
