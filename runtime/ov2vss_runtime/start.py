@@ -33,3 +33,8 @@ def loaded() -> None:
 def run() -> None:
     """``ov2vss-run``."""
     start("ov2vss_runtime.cli")
+
+
+def batch() -> None:
+    """``ov2vss-batch``."""
+    start("ov2vss_runtime.batch.cli")

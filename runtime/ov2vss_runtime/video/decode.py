@@ -30,10 +30,12 @@ class Damage:
     Attributes:
         errors: packets that the decoder refused.
         broken: why the container could not be read to its end, or None.
+        concealed: frames that came although something in them did not decode.
     """
 
     errors: int = 0
     broken: str | None = None
+    concealed: int = 0
 
 
 class Damaged(Exception):

@@ -16,7 +16,7 @@ from av.error import FFmpegError
 from ov2vss_runtime.errors import VideoError
 from ov2vss_runtime.video.colours import is_bt709, writes_bt709
 from ov2vss_runtime.video.containers import DISCONTINUOUS, REPAIR, find_video, open_container, reason
-from ov2vss_runtime.video.decode import HIDDEN, Damage, Damaged, decoded, survey
+from ov2vss_runtime.video.decode import HIDDEN, Damage, Damaged, Survey, decoded, survey
 from ov2vss_runtime.video.pictures import Pictures, to_rgb
 from ov2vss_runtime.video.source import VideoFrame
 from ov2vss_runtime.video.timeline import Timeline
@@ -40,8 +40,10 @@ class VideoReader:
 
     Args:
         path: a file that FFmpeg can read.
+        known: the :attr:`survey` of an earlier reader of this very file, so that it is not read through again.
 
     Attributes:
+        survey: what the packets say.
         frames: how many its packets should give.
         pixel_aspect: width of a pixel over its height; 1 but for anamorphic video.
         bt709: whether colours are coded by BT.709 (else BT.601).
@@ -57,7 +59,7 @@ class VideoReader:
 
     live = False
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, known: Survey | None = None) -> None:
         self.path = Path(path)
         self.name = self.path.stem
         self.notices: list[str] = []
@@ -80,15 +82,15 @@ class VideoReader:
             self._free_clock = bool(int(container.format.flags) & DISCONTINUOUS)
             self._hidden = stream.codec_context.codec.canonical_name in HIDDEN
             self.has_audio = bool(container.streams.audio)
-            self._survey = survey(container, stream, self._step)
-        self.frames = self._survey.packets
+            self.survey = known or survey(container, stream, self._step)
+        self.frames = self.survey.packets
         if stream.metadata.get("alpha_mode") == "1":  # in WebM it is a picture of its own, which is not decoded
             self._say(f"{self.path}: transparency is ignored")
         self.timeline = Timeline(self.time_base, self._step)
         self._look_at_first_picture()
         self.timeline = self._new_timeline()
         start = (self._origin or 0) * self.time_base
-        self.sounding = {index: float(time - start) for index, time in self._survey.sound.items()}
+        self.sounding = {index: float(time - start) for index, time in self.survey.sound.items()}
 
     def _look_at_first_picture(self) -> None:
         """Size, pixel aspect, colours and beginning, from the first frame that decodes."""
@@ -101,7 +103,7 @@ class VideoReader:
                     break
             else:
                 raise VideoError(f"{self.path} has no frame that can be decoded", REPAIR)
-            self._origin = self._survey.origin(container, self.time_base, frame.pts)
+            self._origin = self.survey.origin(container, self.time_base, frame.pts)
             matrix = frame.colorspace if frame.colorspace != 2 else stream.codec_context.colorspace
             self.bt709 = pictures.tone_mapped or writes_bt709(matrix, frame.height)
         self.height, self.width, self.pixel_aspect = pictures.height, pictures.width, pictures.pixel_aspect
@@ -136,9 +138,9 @@ class VideoReader:
 
     def _count_missing(self, damage: Damage, count: int) -> int:
         if self._hidden:
-            return damage.errors + self._survey.absent
-        missing = max(0, self._survey.packets + self._survey.absent - count)
-        if damage.errors or damage.broken or self._survey.absent:
+            return damage.errors + self.survey.absent
+        missing = max(0, self.survey.packets + self.survey.absent - count)
+        if damage.errors or damage.broken or self.survey.absent:
             return missing
         # Without an error: pictures before the first key frame, or packets that hold one field each.
         return 0 if missing >= count - FIELDS else missing
@@ -175,6 +177,7 @@ class VideoReader:
         declared, coded = stream.sample_aspect_ratio, stream.codec_context.sample_aspect_ratio
         try:
             for frame in islice(decoded(container, stream, damage, skip, fast), done, None):
+                damage.concealed += bool(frame.is_corrupt)
                 now = stream.codec_context.sample_aspect_ratio
                 try:
                     rgb = pictures(frame, declared if now == coded else now)
@@ -186,9 +189,30 @@ class VideoReader:
         except MemoryError:
             raise VideoError(f"the frames of {self.path} need more memory than there is", "scale it down") from None
 
+    def part(self, seek: int, skip: int, damage: Damage) -> Iterator[VideoFrame]:
+        """Frames from a place in the middle on, decoded with all threads, with the timestamps that they have in the
+        whole: of files whose clock does not jump. Whether these are the right ones is for the caller to check.
+
+        Args:
+            seek: timestamp in ticks of the file, to seek to.
+            skip: packets of the video to leave out from there.
+            damage: is brought up to date.
+
+        Raises:
+            Damaged: something does not decode.
+        """
+        with self._open() as container:
+            container.seek(seek, stream=find_video(container, self.path))
+            yield from self._decode(container, damage, self._new_timeline(), lambda _: None, skip, fast=True)
+
+    @property
+    def origin(self) -> int | None:
+        """The timestamp in the file that became 0; None without timestamps."""
+        return self._origin
+
     def last_frame(self) -> VideoFrame:
         """The last frame that really decodes."""
-        known, tail = self._survey, deque[VideoFrame](maxlen=1)
+        known, tail = self.survey, deque[VideoFrame](maxlen=1)
         quiet: Callable[[str], None] = lambda _: None  # noqa: E731
         if known.last_key is not None and not known.jumps:
             with self._open() as container, contextlib.suppress(FFmpegError, VideoError):
