@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,11 +15,12 @@ import torch
 from ov2vss.clip import ClipSource, clip_settings, find_clip_weights, load_clip
 from ov2vss.errors import OV2VSSError
 from ov2vss.identity import weights_sha256
-from ov2vss.model.dense import build_dense
-from ov2vss.model.dense.tower import check_tower
+from ov2vss.model.dense import build_dense, check_recipe
+from ov2vss.model.dense.siglip import SiglipDense
 from ov2vss.model.training_free import AFFINITY_TEMPERATURE, RADIUS, SHARE, TEMPERATURE, TrainingFree
 from ov2vss.templates import imagenet_templates
 from ov2vss.text.clip_text import ClipText
+from ov2vss.text.siglip_text import SiglipText, find_tokenizer
 from ov2vss_export.bundle_writer import BundleExport
 from ov2vss_export.clip_engine import ClipEngine, ClipFrames
 from ov2vss_export.clip_graphs import clip_graphs
@@ -66,8 +68,10 @@ class ClipRequest(ExportRequest):
 
 def fitted_size(model: str, size: tuple[int, int]) -> tuple[int, int]:
     """The largest (H, W) within ``size`` whose sides are multiples of the model's patch."""
+    vision = (open_clip.get_model_config(model) or {}).get("vision_cfg", {})
+    named = re.search(r"_patch(\d+)_", str(vision.get("timm_model_name")))
     # A tower without patches is refused by name later.
-    patch = int((open_clip.get_model_config(model) or {"vision_cfg": {}})["vision_cfg"].get("patch_size") or 32)
+    patch = int(named[1] if named else vision.get("patch_size") or 32)
     height, width = (max(2, side // patch) * patch for side in size)
     return height, width
 
@@ -86,11 +90,14 @@ def export_clip(request: ClipRequest) -> dict[str, list[Gate]]:
     settings = clip_settings(request.model, request.tag)
     config = open_clip.get_model_config(request.model)
     with torch.device("meta"):  # before anything is fetched or read
-        check_tower(open_clip.model._build_vision_tower(config["embed_dim"], config["vision_cfg"]))
+        empty = open_clip.model._build_vision_tower(config["embed_dim"], config["vision_cfg"])
+    tokenizer = None
+    if issubclass(check_recipe(empty, request.dense), SiglipDense):
+        tokenizer = find_tokenizer(request.model, request.source)
     license_text = request.license_file.read_text(encoding="utf-8") if request.license_file else None
     weights = find_clip_weights(request.model, request.tag, request.source)
     network = load_clip(request.model, request.tag, request.source)
-    encoder = ClipText(network).eval()
+    encoder = (SiglipText(network, tokenizer) if tokenizer is not None else ClipText(network)).eval()
     tower = build_dense(network.visual, request.dense, 1, settings.mean, settings.std)
     tower.tokens = (request.size[0] // tower.patch[0]) * (request.size[1] // tower.patch[1])
     model = TrainingFree(tower, request.size, request.temperature, request.affinity).eval()

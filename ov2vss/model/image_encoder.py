@@ -51,9 +51,9 @@ def _dense(config: ModelConfig, clip: nn.Module) -> ClipTower:
 
     settings = clip_settings(config.clip_model, config.clip_pretrained)
     encoder = build_dense(clip.visual, config.dense, config.clip_tokens, settings.mean, settings.std)
-    if encoder.visual.output_dim != config.embed_dim:
+    if encoder.width != config.embed_dim:
         raise OV2VSSError(
-            f"model.embed_dim={config.embed_dim}, but {config.clip_model} gives {encoder.visual.output_dim}",
-            f"set model.embed_dim={encoder.visual.output_dim}",
+            f"model.embed_dim={config.embed_dim}, but {config.clip_model} gives {encoder.width}",
+            f"set model.embed_dim={encoder.width}",
         )
     return encoder

@@ -57,14 +57,14 @@ class TrainingFree(nn.Module):
         self.image_encoder, self.size, self.temperature = image_encoder, size, temperature
         image_encoder.prepare(*size)
         self.grid = image_encoder.grid(*size)
-        self.width: int = image_encoder.visual.output_dim
+        self.width = image_encoder.width
         self.affinity = WindowAffinity(self.grid) if affinity else None
 
     def encode(self, frame: Tensor) -> tuple[Tensor, Tensor]:
         """uint8 RGB ``[1, H, W, 3]`` -> unit features ``[D, h, w]``, and their averages over 2 x 2 places as tokens
         ``[1, M, D]``, for shot changes."""
         # uint8 -> float first: TensorRT-RTX has no uint8 transpose.
-        image = frame.to(self.image_encoder.visual.conv1.weight.dtype).permute(0, 3, 1, 2) / 255
+        image = frame.to(self.image_encoder.mean.dtype).permute(0, 3, 1, 2) / 255
         dense = self.image_encoder(image, [])
         pooled = F.avg_pool2d(dense, [min(2, side) for side in self.grid])
         return dense.squeeze(0), pooled.flatten(2).transpose(1, 2)

@@ -42,16 +42,32 @@ class ClipTower(nn.Module):
 
     def __init__(self, visual: nn.Module, tokens: int, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
-        check_tower(visual)
+        self.check(visual)
         self.visual = visual
         self.unit = Unit()
         self.tokens = tokens
-        self.patch: Grid = visual.patch_size
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
         self.prepared: dict[Grid, Tensor] = {}
         """Position embeddings of grids that were made beforehand."""
         self.eval().requires_grad_(False)
+
+    @staticmethod
+    def check(visual: nn.Module) -> None:
+        """Refuse a tower that the recipe cannot take apart."""
+        check_tower(visual)
+
+    @property
+    def patch(self) -> Grid:
+        """Pixels of a patch (rows, columns)."""
+        rows, columns = self.visual.patch_size
+        return rows, columns
+
+    @property
+    def width(self) -> int:
+        """D of the features."""
+        found: int = self.visual.output_dim
+        return found
 
     def train(self, mode: bool = True) -> ClipTower:
         """Frozen: stays in evaluation mode."""
@@ -66,8 +82,11 @@ class ClipTower(nn.Module):
         """Position embedding of the patches for ``grid``: ``[rows * columns, width]``."""
         if grid in self.prepared:
             return self.prepared[grid]
-        stored = self.visual.positional_embedding[1:].T.unflatten(1, self.visual.grid_size)
-        return resize(stored, grid).flatten(1).T
+        return resize(self._stored_positions(), grid).flatten(1).T
+
+    def _stored_positions(self) -> Tensor:
+        """Position embedding of the patches as it was trained: ``[width, rows, columns]``."""
+        return self.visual.positional_embedding[1:].T.unflatten(1, self.visual.grid_size)
 
     @torch.no_grad()
     def prepare(self, height: int, width: int) -> None:
@@ -91,8 +110,11 @@ class ClipTower(nn.Module):
     def forward(self, frame: Tensor, levels: list[Tensor]) -> Tensor:
         """RGB in [0, 1] ``[B, 3, H, W]`` -> unit features ``[B, D, rows, columns]``; ``levels`` is not used."""
         x, grid = self.embed(frame)
-        x = self.visual.ln_post(self.last(x, grid)) @ self.visual.proj
-        return self.unit(x).transpose(1, 2).unflatten(2, grid)
+        return self.unit(self.projected(self.last(x, grid))).transpose(1, 2).unflatten(2, grid)
+
+    def projected(self, x: Tensor) -> Tensor:
+        """Patches after the last block ``[B, n, width]`` -> where words are, ``[B, n, D]``."""
+        return self.visual.ln_post(x) @ self.visual.proj
 
 
 def through(blocks: Sequence[nn.Module], x: Tensor) -> Tensor:
@@ -127,7 +149,7 @@ def check_tower(visual: nn.Module) -> None:
         kind = f"{type(visual).__name__} with attention pooling" if pooled else type(visual).__name__
         raise OV2VSSError(
             f"dense features need a plain CLIP vision transformer, not a {kind}",
-            f"choose one of open_clip's {', '.join(fitting_models())}",
+            f"choose one of open_clip's {', '.join(fitting_models())}; or a SigLIP with the recipe value",
         )
 
 
