@@ -117,7 +117,7 @@ def test_a_bundle_with_a_memory_is_not_blended_twice(both: tuple[Segmenter, CEng
     python, c = both
     motion = MOTION(lambda *_: 0)
     if python.bundle.manifest.temporal:
-        with pytest.raises(CError, match="blend frames already: leave smooth out"):
+        with pytest.raises(CError, match="blend frames already; leave smooth out"):
             c.stream(smooth=1, motion=motion)
     else:
         c.stream(smooth=1, motion=motion).close()

@@ -214,7 +214,7 @@ def test_what_does_not_fit_is_refused_by_name(folder: Path, tmp_path: Path) -> N
         args = ["--clip", "ViT-B-16-SigLIP/webli", "--clip-weights", "random", "--dense", recipe]
         done = CliRunner().invoke(export, [*args, "--out", str(tmp_path / "out")])
         assert done.exit_code == 1
-        assert f"the recipe {recipe} needs a class token, which SigLIP has not: take the recipe value" in done.output
+        assert f"the recipe {recipe} needs a class token, which SigLIP has not; take the recipe value" in done.output
     done = CliRunner().invoke(export, [*args[:5], "value", "--out", str(tmp_path / "out")])
     assert "the tokenizer of ViT-B-16-SigLIP is not on this machine" in done.output
     assert "put tokenizer.json and tokenizer_config.json beside the weights" in done.output
