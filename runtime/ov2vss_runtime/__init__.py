@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ov2vss_runtime import _old_paths
 
 if TYPE_CHECKING:
+    from ov2vss_runtime.bundle.clip_bundles import ClipOptions
     from ov2vss_runtime.bundle.vocabulary import Vocabulary
     from ov2vss_runtime.outputs.targets import Targets
     from ov2vss_runtime.stream.runner import run
@@ -20,9 +21,10 @@ if TYPE_CHECKING:
     from ov2vss_runtime.stream.stream import Result, Stream, StreamOptions
 
 __version__ = version("ov2vss")
-__all__ = ["Result", "Segmenter", "Stream", "StreamOptions", "Targets", "Vocabulary", "run"]
+__all__ = ["ClipOptions", "Result", "Segmenter", "Stream", "StreamOptions", "Targets", "Vocabulary", "run"]
 
 _HOME = {
+    "ClipOptions": "bundle.clip_bundles",
     "Result": "stream.stream",
     "Segmenter": "stream.segmenter",
     "Stream": "stream.stream",

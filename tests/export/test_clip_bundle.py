@@ -28,11 +28,11 @@ from ov2vss_export.clip_graphs import ClipBackbone
 from ov2vss_export.clip_writer import ClipRequest, export_clip, fitted_size
 from ov2vss_export.graphs import GraphSpec
 from ov2vss_export.onnx_export import export_graph
-from ov2vss_runtime import Segmenter, StreamOptions
+from ov2vss_runtime import ClipOptions, Segmenter, StreamOptions
 from ov2vss_runtime.bundle import bundle as bundles
 from ov2vss_runtime.bundle import clip_bundles
 from ov2vss_runtime.bundle.bundle import GRAPHS, Bundle
-from ov2vss_runtime.bundle.clip_bundles import ClipOptions, find_clip_bundle, nearest_size
+from ov2vss_runtime.bundle.clip_bundles import find_clip_bundle, nearest_size
 from ov2vss_runtime.bundle.verify import verify_bundle
 from ov2vss_runtime.bundle.vocabulary import Vocabulary
 from ov2vss_runtime.engines import plans
@@ -352,6 +352,15 @@ def test_the_size_is_the_one_nearest_to_the_aspect(aspect: float, size: tuple[in
 def test_names_that_are_none_are_refused(bundle: str, said: str) -> None:
     with pytest.raises(BundleError, match=said):
         find_clip_bundle(bundle)
+
+
+def test_python_makes_and_loads_one_by_its_name(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, ClipOptions]] = []
+    monkeypatch.setattr(bundles, "find_clip_bundle", lambda *how: asked.append(how) or exported)
+    options = ClipOptions(weights="random", dense="value")
+    segmenter = Segmenter.load("clip:ViT-B-16/openai@64x96", clip=options)
+    assert asked == [("clip:ViT-B-16/openai@64x96", options)]
+    assert segmenter.stream(None, "camel; sand").step(moving_frames(1, SIZE)[0]).labels.shape == SIZE
 
 
 def test_a_missing_extra_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -33,7 +33,8 @@ def check_recipe(visual: nn.Module, recipe: str) -> type[ClipTower]:
         return RECIPES[recipe]
     if recipe != SiglipDense.recipe:
         raise OV2VSSError(
-            f"the recipe {recipe} needs a class token, which SigLIP has not", f"take the recipe {SiglipDense.recipe}"
+            f"the recipe {recipe} needs a class token, which SigLIP has not",
+            f"take the recipe {SiglipDense.recipe} (--dense {SiglipDense.recipe})",
         )
     return SiglipDense
 
