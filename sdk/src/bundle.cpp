@@ -13,6 +13,7 @@
 #include "safetensors.h"
 #include "sha256.h"
 #include "tensor.h"
+#include "unicode.h"
 
 namespace ov2vss {
 
@@ -68,6 +69,18 @@ void file_of(const Json& value, FileInfo& info) {
         throw std::invalid_argument("'" + info.file + "' is not a plain file name");
     if (info.sha256.size() != 64 || info.sha256.find_first_not_of("0123456789abcdef") != std::string::npos)
         throw std::invalid_argument("the sha256 of " + info.file + " is none");
+}
+
+// Words between commas, without regard to case.
+void add_words(const std::string& line, std::set<std::u32string>& words) {
+    const std::u32string text = code_points(line);
+    std::size_t begin = 0;
+    while (begin <= text.size()) {
+        const std::size_t end = std::min(text.find(U',', begin), text.size());
+        const std::u32string_view word = stripped(std::u32string_view(text).substr(begin, end - begin));
+        if (!word.empty()) words.insert(case_folded(word));
+        begin = end + 1;
+    }
 }
 
 Entries entries_of(const Json& value) {
@@ -168,10 +181,14 @@ void read_manifest(const Json& data, Manifest& m) {
     if (const Json* added = vocabulary.find("added"))
         for (const auto& [name, entries] : added->object()) m.added.emplace_back(name, entries_of(entries));
     if (const Json* synonyms = vocabulary.find("synonyms")) m.synonyms_max = synonyms->text() == "max";
-    if (const Json* source = data.find("source"))
+    if (const Json* offset = data.find("class_offset")) m.class_offset = offset->number();
+    if (const Json* source = data.find("source")) {
+        if (const Json* trained = source->find("trained_classes"))
+            for (const Json& line : trained->list()) add_words(line.text(), m.trained);
         if (const Json* model = source->find("model"))
             if (const Json* heads = model->find("heads"))
                 if (heads->is(Json::Kind::integer)) m.heads = small(*heads, "heads", 0);
+    }
 }
 
 std::string content_of(const std::string& path) {

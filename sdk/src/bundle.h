@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -62,6 +63,8 @@ struct Manifest {
     std::optional<CutInfo> cut = CutInfo();
     double temperature = 40.0;
     double unknown_below = 0.0;
+    double class_offset = 0.0;         // added to the logits of words that training saw:
+    std::set<std::u32string> trained;  // those, with their case folded
     bool blends = false;  // the graphs propagate between frames themselves
     Smoothing smoothing;
     FileInfo tokenizer, vocabulary_cache;

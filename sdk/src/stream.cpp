@@ -215,9 +215,11 @@ void Stream::choose(const std::vector<std::int64_t>& rows) {
     const std::size_t width = words_->width;
     classes_.clear();
     chosen_embeddings_.clear();
+    chosen_shift_.clear();
     for (const std::int64_t row : rows) {
         const auto at = static_cast<std::size_t>(row);
         classes_.push_back(words_->class_of[at]);
+        if (!words_->shift.empty()) chosen_shift_.push_back(words_->shift[at]);
         chosen_embeddings_.insert(chosen_embeddings_.end(),
                                   words_->embeddings.begin() + static_cast<std::ptrdiff_t>(at * width),
                                   words_->embeddings.begin() + static_cast<std::ptrdiff_t>((at + 1) * width));
@@ -240,6 +242,17 @@ void Stream::choose_candidates(const Tensors& features) {
     } else {
         pruner_->active();
     }
+}
+
+Tensor Stream::decode(const Advanced& advanced) {
+    Tensor logits = engine_->decode(advanced.features, advanced.guidance, *embeddings_, classes_.size());
+    if (words_->shift.empty()) return logits;
+    const std::vector<float>& shift = embeddings_ == &words_->embeddings ? words_->shift : chosen_shift_;
+    const std::size_t cells = logits.count() / shift.size();
+    float* value = logits.floats();
+    for (const float added : shift)
+        for (std::size_t i = 0; i < cells; ++i, ++value) *value += added;
+    return logits;
 }
 
 void Stream::check(const Tensor& logits, const Advanced& advanced) const {
@@ -377,7 +390,7 @@ void Stream::step(const Picture& frame, double time, ov2vss_result& result) {
     }
     const Advanced advanced = move_on(small, time);
     choose_candidates(advanced.features);
-    const Tensor logits = engine_->decode(advanced.features, advanced.guidance, *embeddings_, classes_.size());
+    const Tensor logits = decode(advanced);
     check(logits, advanced);
     if (!state_.latest) state_.latest.emplace();
     Latest& latest = *state_.latest;

@@ -83,6 +83,8 @@ private:
     void choose(const std::vector<std::int64_t>& rows);
     void restart_state();
     bool is_cut(const Tensors& features);
+    // Logits of the candidates, with the constant of the words that training saw.
+    Tensor decode(const Advanced& advanced);
     void check(const Tensor& logits, const Advanced& advanced) const;
     // Makes labels of logits (null: the past's, moved) into `latest`-like storage, and gives the logits.
     void label(const Tensor* logits, int height, int width, Latest& found);
@@ -100,7 +102,7 @@ private:
     std::optional<Propagator> propagator_;
     std::vector<std::uint8_t> small_;
     const std::vector<float>* embeddings_ = nullptr;
-    std::vector<float> chosen_embeddings_;
+    std::vector<float> chosen_embeddings_, chosen_shift_;
     std::vector<int> classes_, past_classes_, given_classes_;
     std::vector<std::uint8_t> narrow_;
     Latest carried_;

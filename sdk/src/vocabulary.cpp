@@ -278,7 +278,22 @@ std::shared_ptr<Vocabulary> Vocabulary::make(const std::shared_ptr<Engine>& engi
     if (made->embeddings.empty()) made->embeddings = class_embeddings(*engine, rows);
     made->width = static_cast<std::size_t>(engine->manifest().embed_dim);
     made->engine = engine;
+    made->shift_trained(rows);
     return made;
+}
+
+void Vocabulary::shift_trained(const Entries& rows) {
+    const Manifest& manifest = engine->manifest();
+    if (manifest.class_offset == 0) return;
+    bool any = false;
+    for (const auto& row : rows) {
+        const bool seen = std::any_of(row.begin(), row.end(), [&](const std::string& word) {
+            return manifest.trained.count(case_folded(code_points(word))) > 0;
+        });
+        shift.push_back(seen ? static_cast<float>(manifest.class_offset) : 0.0F);
+        any = any || seen;
+    }
+    if (!any) shift.clear();
 }
 
 std::shared_ptr<Vocabulary> Vocabulary::given(const std::shared_ptr<Engine>& engine, Entries names,
@@ -296,6 +311,7 @@ std::shared_ptr<Vocabulary> Vocabulary::given(const std::shared_ptr<Engine>& eng
         if (!std::isfinite(value)) throw vocabulary_error("embeddings that are not finite", "give unit vectors");
     made->width = width;
     made->engine = engine;
+    made->shift_trained(names);
     return made;
 }
 

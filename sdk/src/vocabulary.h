@@ -22,6 +22,7 @@ struct Vocabulary {
     std::shared_ptr<Engine> engine;
     std::vector<std::string> names;
     std::vector<int> class_of;  // of every row, -1 for background
+    std::vector<float> shift;   // added to the logits of every row; empty where nothing is
     std::vector<float> embeddings;
     std::size_t width = 0;
 
@@ -33,6 +34,9 @@ struct Vocabulary {
                                             const ov2vss_vocabulary_options& options);
     static std::shared_ptr<Vocabulary> given(const std::shared_ptr<Engine>& engine, Entries names,
                                              const float* embeddings, std::size_t width);
+
+private:
+    void shift_trained(const Entries& rows);
 };
 
 // Unit vectors [entries, width]: the mean over synonyms and prompts, normalised again.

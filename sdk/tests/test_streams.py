@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +13,7 @@ import pytest
 from ov2vss_runtime import Segmenter, StreamOptions
 
 from .conftest import Frames
-from .library import CEngine, CError
+from .library import ROOT, CEngine, CError
 
 MANY = (
     "sky; road; car, automobile; tree; wall; dog; boat; lamp; tree trunk, bole; grass; water; sign; person; bus; roof"
@@ -265,3 +268,24 @@ def test_rows_with_space_between_them_and_other_colour_orders(engine: CEngine, f
     assert differing(grey, got) == 0
     plain.close()
     strange.close()
+
+
+@pytest.mark.parametrize("candidates", [0, 2])
+def test_the_constant_of_words_that_training_saw(frames: Frames, tmp_path: Path, candidates: int) -> None:
+    folder = Path(shutil.copytree(ROOT / "tests/vectors/bundle", tmp_path / "bundle"))
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["class_offset"], manifest["source"]["trained_classes"] = -0.5, ["Road, street", "Straße"]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    text = "tree; lane, ROAD; strasse; sky"
+    theirs = Segmenter.load(folder, backend="openvino", threads=1).stream(
+        vocabulary=text, options=StreamOptions(logits=True, smooth=False, top_classes=candidates)
+    )
+    engine = CEngine(folder, threads=1)
+    ours = engine.stream(top_classes=candidates)
+    ours.set_words(engine.words(text))
+    for frame in frames[:6]:
+        want, got = theirs.step(frame), ours.step(frame)
+        assert differing(want.logits, np.ctypeslib.as_array(got.result.logits, want.logits.shape)) == 0
+        assert differing(want.labels, got.labels) == 0
+    ours.close()
+    engine.close()

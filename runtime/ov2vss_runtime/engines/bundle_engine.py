@@ -28,6 +28,12 @@ def cache_folder(engine: str) -> Path:
     return user_cache_path("ov2vss", appauthor=False) / engine
 
 
+def trained_words(source: dict[str, Any]) -> frozenset[str]:
+    """The names in ``trained_classes``, each a class with synonyms after commas, without regard to case."""
+    lines = source.get("trained_classes", ())
+    return frozenset(word for line in lines for part in str(line).split(",") if (word := part.strip().casefold()))
+
+
 class BundleEngine:
     """Base of the engines. Stateless and thread-safe: one engine serves many streams.
 
@@ -58,6 +64,8 @@ class BundleEngine:
             cut=CutFeature(cut.output, cut.level, cut.threshold) if cut and cut.output in wiring.features else None,
             dense=dense if dense in wiring.features else None,
             temperature=manifest.temperature or 40.0,
+            offset=manifest.class_offset,
+            trained=trained_words(manifest.source),
             identity=f"{type(self).__name__} {self.precision} "
             + " ".join(info.sha256[:16] for _, info in sorted(manifest.variants[variant].graphs.items())),
         )

@@ -59,6 +59,7 @@ class Capabilities:
         dense: name of the unit features ``[D, h, w]`` that words are compared with; None if there are none.
         temperature: of cosines, where words are compared with ``dense`` alone.
         identity: names model and arithmetic: a saved stream goes on only on an engine with the same. Empty: unknown.
+        offset, trained: added to the logits of words that training saw, so that they do not swallow the others.
     """
 
     device_labels: bool = False
@@ -68,6 +69,8 @@ class Capabilities:
     dense: str | None = "dense"
     identity: str = ""
     temperature: float = 40.0
+    offset: float = 0.0
+    trained: frozenset[str] = frozenset()
 
 
 class Engine(Protocol):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -21,10 +24,12 @@ class DecodedRows:
 
     Attributes:
         embeddings: of all rows, ``[rows, D]`` float32.
+        shift: added to the logits of every row, ``[rows, 1, 1]``; None where nothing is.
         chosen: classes of the candidates of this shot.
     """
 
     embeddings: npt.NDArray[np.float32]
+    shift: npt.NDArray[np.float32] | None
     chosen: npt.NDArray[np.intp]
 
     def __init__(self, engine: Engine, options: StreamOptions) -> None:
@@ -35,11 +40,29 @@ class DecodedRows:
                 raise OV2VSSError("this model has no feature that shows candidates", "leave top classes out")
             self.pruner = ClassPruner(options.top_classes, options.drop_absent, engine.can.temperature)
 
-    def set(self, embeddings: npt.NDArray[np.float32], class_of: npt.NDArray[np.intp], count: int) -> None:
-        """Other words: ``class_of`` every row (-1 for background), of ``count`` classes."""
+    def set(
+        self,
+        embeddings: npt.NDArray[np.float32],
+        class_of: npt.NDArray[np.intp],
+        count: int,
+        words: Sequence[Sequence[str]],
+    ) -> None:
+        """Other words: ``class_of`` every row (-1 for background), of ``count`` classes; the ``words`` of every row."""
         self.embeddings = np.ascontiguousarray(embeddings, np.float32)
         self._class_of, self._count = class_of, count
+        can = self._engine.can
+        seen = np.array([any(w.casefold() in can.trained for w in row) for row in words], bool)
+        self.shift = can.offset * seen.astype(np.float32)[:, None, None] if can.offset and seen.any() else None
         self.restart()
+
+    def decode(self, features: FrameFeatures, guidance: Any) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.intp]]:
+        """Logits ``[rows, h, w]`` of the candidates, with the constant of the words that training saw, and what classes
+        the rows are of."""
+        classes, embeddings = self.candidates(features)
+        logits = self._engine.decode(features, guidance, embeddings)
+        if self.shift is not None:
+            logits = logits + (self.shift if embeddings is self.embeddings else self._chosen_shift)
+        return logits, classes
 
     def restart(self) -> None:
         """A new shot: the candidates are chosen anew."""
@@ -62,6 +85,7 @@ class DecodedRows:
     def choose(self, rows: npt.NDArray[np.intp]) -> None:
         """One array of embeddings a choice: engines upload them once."""
         self.chosen, self._chosen_embeddings = self._class_of[rows], self.embeddings[rows]
+        self._chosen_shift = None if self.shift is None else self.shift[rows]
 
     def named(self, labels: Labels, classes: npt.NDArray[np.intp]) -> Labels:
         """Indices of decoded rows, of ``classes``, as indices into the words; background and unknown are unknown."""

@@ -210,8 +210,7 @@ class SegmenterStream(Stream):
         """What the network finds in a frame; in the thread of :class:`NewestFrame`."""
         features, guidance, cut = self._advance(frame, time, index)
         with self.stages("decoder"):
-            classes, embeddings = self._rows.candidates(features)
-            return Finding(self.engine.decode(features, guidance, embeddings), classes, cut)
+            return Finding(*self._rows.decode(features, guidance), cut)
 
     def _show(self, newest: NewestFrame, frame: npt.NDArray[np.uint8], time: float | None) -> Result:
         """A frame with the newest labels there are."""

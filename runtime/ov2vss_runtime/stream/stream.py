@@ -110,7 +110,7 @@ class Stream:
             )
         self.vocabulary = words
         self.names = words.names
-        self._rows.set(embeddings, class_of, len(self.names))
+        self._rows.set(embeddings, class_of, len(self.names), rows.entries)
         self._wordings += 1
         if self._propagator is not None:
             self._propagator.drop()
@@ -184,13 +184,13 @@ class Stream:
         features, guidance, cut = self._advance(small, time)
         options, logits, confidence = self.options, None, None
         labels: Labels
-        on_device = self.engine.can.device_labels and self._propagator is None
+        on_device = self.engine.can.device_labels and self._propagator is None and self._rows.shift is None
         with self.stages("decoder"):
-            classes, embeddings = self._rows.candidates(features)
             if not on_device or options.logits or self._labeller.needs_confidence:
-                logits = self.engine.decode(features, guidance, embeddings)
+                logits, classes = self._rows.decode(features, guidance)
                 check_finite(logits, self.engine, features, guidance, self.index - 1)
             else:
+                classes, embeddings = self._rows.candidates(features)
                 labels = self.engine.labels(features, guidance, embeddings, frame.shape[:2])
         with self.stages("labels"):
             if logits is not None:
@@ -247,7 +247,7 @@ class Stream:
         ``top_classes``)."""
         features, guidance, _ = self._advance(frame, time)
         with self.stages("decoder"):
-            logits = self.engine.decode(features, guidance, self._rows.candidates(features)[1])
+            logits, _ = self._rows.decode(features, guidance)
         check_finite(logits, self.engine, features, guidance, self.index - 1)
         return logits
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -152,3 +155,26 @@ def test_doubtful_pixels_are_unknown_below_what_the_bundle_says(tmp_path: Path, 
         found = np.array(Image.open(sorted((tmp_path / "masks" / "video").glob("*.png"))[number]))
         assert np.mean(found == wanted) > 0.999
         assert (found == 0).any() == (bound > 0)
+
+
+@pytest.mark.parametrize("options", [{}, {"synonyms": "max"}, {"top_classes": 2}], ids=["all", "max", "candidates"])
+def test_words_that_training_saw_carry_the_constant_of_the_bundle(tmp_path: Path, options: dict[str, Any]) -> None:
+    """In any case of letters and beside synonyms; words that it did not see keep their logits, and labels follow."""
+    plain = HandMade().write(tmp_path / "plain")
+    manifest = json.loads((plain / "manifest.json").read_text())
+    manifest["class_offset"], manifest["source"]["trained_classes"] = -3.0, ["Sky, sea", "car"]
+    with_constant = Path(shutil.copytree(plain, tmp_path / "constant"))
+    (with_constant / "manifest.json").write_text(json.dumps(manifest))
+    made = StreamOptions(logits=True, **options)
+    first, second = (Segmenter.load(b).stream(None, LIST, options=made).step(frame()) for b in (plain, with_constant))
+    rows, of_class = word_rows(Vocabulary.parse(LIST), options.get("synonyms", "average"))
+    if options.get("top_classes"):
+        of_class = second.classes
+        rows = Vocabulary(tuple(Vocabulary.parse(LIST).entries[k] for k in of_class))
+    seen = np.array([any(w in ("sky", "sea", "car") for w in entry) for entry in rows.entries])
+    assert 0 < seen.sum() < len(seen) or options.get("top_classes")
+    expected = first.logits - 3 * seen[:, None, None].astype(np.float32)
+    assert np.array_equal(second.logits, expected)
+    labels = of_class[label_map_numpy(expected, SIZE)]
+    assert np.array_equal(second.labels, labels)
+    assert not np.array_equal(second.labels, first.labels)
