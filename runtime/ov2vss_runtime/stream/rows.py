@@ -30,6 +30,7 @@ class DecodedRows:
 
     embeddings: npt.NDArray[np.float32]
     shift: npt.NDArray[np.float32] | None
+    _chosen_shift: npt.NDArray[np.float32] | None = None
     chosen: npt.NDArray[np.intp]
 
     def __init__(self, engine: Engine, options: StreamOptions) -> None:
@@ -60,9 +61,8 @@ class DecodedRows:
         the rows are of."""
         classes, embeddings = self.candidates(features)
         logits = self._engine.decode(features, guidance, embeddings)
-        if self.shift is not None:
-            logits = logits + (self.shift if embeddings is self.embeddings else self._chosen_shift)
-        return logits, classes
+        shift = self.shift if embeddings is self.embeddings else self._chosen_shift
+        return logits if shift is None else logits + shift, classes
 
     def restart(self) -> None:
         """A new shot: the candidates are chosen anew."""
