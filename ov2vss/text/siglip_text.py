@@ -108,7 +108,9 @@ class SiglipText(TextEncoder):
         self.text_projection = text.text_projection
         self.context_length = text.context_length
         self.tokenizer = siglip_tokenizer(folder, self.context_length)
-        self.padding = int(self.tokenizer.padding["pad_id"])
+        filling = self.tokenizer.padding
+        assert filling is not None  # siglip_tokenizer has set it
+        self.padding = int(filling["pad_id"])
         known, places = self.tokenizer.get_vocab_size(), self.token_embedding.num_embeddings
         if known > places:
             raise OV2VSSError(
