@@ -33,7 +33,7 @@ _TRAINING = ("torch", "torchvision", "timm", "open_clip", "transformers", "light
 EXTRAS = (
     dict.fromkeys(_TRAINING, "train")
     | dict.fromkeys(("onnx", "onnxscript", "onnxconverter_common"), "export")
-    | {"onnxruntime": "cpu", "openvino": "openvino", "fsspec": "batch"}
+    | {"onnxruntime": "cpu", "openvino": "openvino", "fsspec": "batch", "ray": "ray"}
 )
 """The extra of the package that brings a module."""
 

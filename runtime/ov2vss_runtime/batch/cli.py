@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from ov2vss_runtime.cli import main as run_command
-from ov2vss_runtime.console import CONTEXT, Place, one_line, print_json, print_line, program
+from ov2vss_runtime.console import CONTEXT, Number, Place, one_line, print_json, print_line, program
 from ov2vss_runtime.errors import OV2VSSError
 
 LABELLING = ("gap", "distant", "every", "frames", "confidence", "unknown_below", "background", "synonyms",
@@ -211,10 +211,31 @@ def refuse_places(jobs: list[Any], out: Path) -> None:
 @click.argument("folder", type=FOLDER, metavar="DIR")
 @click.option("--workers", default=None, type=click.IntRange(1, 1024), help="Processes [default: cores / threads].")
 @click.option("--shard", default=None, metavar="I/N", help="Do every N-th job from job I on; auto: as SLURM says.")
-@click.option("--bundle", default=None, help="Where the plan's bundle is on this machine.")
+@click.option(
+    "--ray",
+    "address",
+    default=None,
+    metavar="ADDRESS",
+    help="Run the jobs as tasks of a Ray cluster (host:port or auto; local starts one for this call).",
+)
+@click.option(
+    "--gpus",
+    default=None,
+    type=Number(0, 16),
+    help="With --ray: GPUs of a task, or a share of one [default: 1 for backends on a GPU].",
+)
+@click.option("--bundle", default=None, help="Where the plan's bundle is on the machines that work.")
 @click.option("--json", "as_json", is_flag=True, help="Print a summary as one JSON object on the last line.")
 @program
-def work(folder: Path, workers: int | None, shard: str | None, bundle: str | None, as_json: bool) -> None:
+def work(
+    folder: Path,
+    workers: int | None,
+    shard: str | None,
+    address: str | None,
+    gpus: float | None,
+    bundle: str | None,
+    as_json: bool,
+) -> None:
     """Do the jobs of DIR that are not done. Call it as often, and on as many machines, as you like."""
     from ov2vss_runtime.batch.driver import work_off
     from ov2vss_runtime.batch.executors import Outcome, local, shard_of
@@ -222,11 +243,20 @@ def work(folder: Path, workers: int | None, shard: str | None, bundle: str | Non
     from ov2vss_runtime.batch.records import Job
     from ov2vss_runtime.processors import available_threads
 
+    if address is not None and workers is not None:
+        raise OV2VSSError("--workers is about this machine, --ray about a cluster", "leave one out", usage=True)
+    if gpus is not None and address is None:
+        raise OV2VSSError("--gpus is about --ray", "add --ray ADDRESS, or leave it out", usage=True)
     batch, part = BatchFolder(folder), shard_of(shard)
     jobs = batch.jobs()
     crew = workers or max(1, available_threads() // jobs[0].model.threads)
 
     def execute(queue: deque[Job]) -> Iterator[Outcome]:
+        if address is not None:
+            from ov2vss_runtime.batch.ray_tasks import on_ray
+
+            on_gpu = jobs[0].model.engine not in ("onnxruntime", "onnxruntime:cpu", "openvino")
+            return on_ray(queue, folder, address, bundle, float(on_gpu) if gpus is None else gpus)
         return local(queue, folder, min(crew, max(1, len(queue))), bundle)
 
     tally = work_off(batch, jobs, execute, part)
