@@ -71,6 +71,18 @@ class TrainConfig(BaseModel):
     it through :attr:`holds_out`."""
     mask_unseen_pixels: bool = False
     """Paint pixels of held-out classes over in the frames too, with the mean colour, wherever a frame has a mask."""
+    moving: float = Field(0.0, ge=0, le=1)
+    """Share of the clips (with several sets: of the iterations) that are made of still pictures: a camera moves over
+    each, and things move before it."""
+    degraded_targets: float = Field(0.0, ge=0, le=1)
+    """Share of the clips whose target frame is made hard to see, so that the frames before it are needed."""
+    film: tuple[str, ...] = ()
+    """Videos without labels, folders of images, or folders in the VSPW layout (their training videos)."""
+    consistency: float = Field(0.0, ge=0)
+    """Weight of the loss between neighbouring frames of ``film``: what a frame shows against what the one before it
+    shows, moved along the flow. Frames enter it one by one, without references."""
+    film_batch: int = Field(2, ge=1)
+    """Pairs of frames of ``film`` in each iteration."""
     labelled_frames: int = Field(1, ge=1)
     """Frames of a clip whose labels count, the target and those before it, each as a target of its own."""
 
@@ -135,6 +147,13 @@ class TrainConfig(BaseModel):
                 raise ValueError(f"{name} has {len(given)} values for {sets} sets")
         if any(share <= 0 for share in self.shares):
             raise ValueError("shares must be above 0")
+        if bool(self.film) != bool(self.consistency):
+            raise ValueError("film and consistency go together: set both, or neither")
+        clips = {} if self.more_data else {"moving": self.moving, "degraded_targets": self.degraded_targets}
+        if self.more_data and self.degraded_targets and not self.moving:
+            raise ValueError("degraded_targets is about clips, and of several sets only moving makes them: set both")
+        if used := [name for name, share in clips.items() if share and self.per_frame_iterations >= self.iterations]:
+            raise ValueError(f"{used[0]} is about clips, and all iterations are per frame: lower per_frame_iterations")
         if self.clip_weights and not self.model.has_clip:
             raise ValueError("this model has no CLIP to give weights to")
         if (self.wordings or self.text_mixing) and not self.prompt_sampling:

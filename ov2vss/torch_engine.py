@@ -85,5 +85,5 @@ class PerFrameEngine(TorchEngine):
         frame, model, n = features.payload, self.model, self.model.config.references
         past = None
         if model.config.stcf:
-            past = model.stcf.chain([frame.tokens] * n, frame.lattice)[:, None].expand(-1, n, -1, -1, -1)
-        return model.step(frame, features.context, past)[0], None
+            past = model.past([frame.tokens] * n, [frame.queries] * n, frame.lattice)
+        return model.guidance(model.fuse(frame, past), features.context, frame.position), None

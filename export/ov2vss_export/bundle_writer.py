@@ -262,7 +262,7 @@ class BundleExport(BundleFolder):
                 embeddings,
                 self._reference,
                 self._torch_engine,
-                self._miou if request.data else None,
+                self._on_labels if request.data else None,
             ),
             self.stages,
         )
@@ -275,9 +275,9 @@ class BundleExport(BundleFolder):
         write_text(self.folder / "README.md", model_card(manifest, found, about))
         return found
 
-    def _miou(self, engine: Engine) -> float:
-        """mIoU of an engine on ``data``, streamed, with the data set's own class names."""
-        return torch_gates.labelled_miou(engine, str(self.request.data), self.request.split, self.templates, self.gap)
+    def _on_labels(self, engine: Engine) -> torch_gates.OnLabels:
+        """Scores of an engine on ``data``, streamed, with the data set's own class names."""
+        return torch_gates.labelled_scores(engine, str(self.request.data), self.request.split, self.templates, self.gap)
 
     def _verified(self, variant: str, gates: list[Gate]) -> dict[str, Any]:
         record: dict[str, Any] = {

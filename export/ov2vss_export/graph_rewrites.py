@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ov2vss.model import OV2VSS
+from ov2vss.model import OV2VSS, StepFeatures
 from ov2vss.model.config import STRIDES
 from ov2vss.model.pooling import Grid, pool_grids
 from ov2vss.model.stcf import ConvNormReLU, RecursionStep, upsample
@@ -136,7 +136,8 @@ class LeanStep(nn.Module):
         bias = (fusion.value.bias @ merge).sum(0) + fusion.merge_values.bias / count
         # O_t is read by the attention on regions alone: its queries are made without it, and its output, which only
         # the decoder's convolution reads, is never made. The convolution of a bias is not constant at the border.
-        self.direct = not (config.stcf_residual or config.rfe_residual) and config.fusion == "concat"
+        self.direct = not (config.stcf_residual or config.rfe_residual or config.local_memory)
+        self.direct = self.direct and config.fusion == "concat"
         if self.direct:
             attention, decoder = model.rfe.attention, model.decoder
             query = attention.query.weight.T * attention.scale
@@ -159,20 +160,32 @@ class LeanStep(nn.Module):
         position: Tensor,
         state_in: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        model, states = self.model, state_in.split(1)
-        maps, scale, shift = self.affinities([feat_s8, feat_s16, feat_s32], states[-1])
+        model, queries = self.model, [feat_s8, feat_s16, feat_s32]
+        local: list[Tensor] = []
+        if model.memory is not None:
+            target = StepFeatures(queries, tokens[None], position[None], self.lattice)
+            chained, *local = model.unpacked(state_in[None], target)
+            state_in = chained.squeeze(0)
+        states = state_in.split(1)
+        maps, scale, shift = self.affinities(queries, states[-1])
         merged = self.merge_weight @ states[-1].transpose(2, 3).flatten(1, 2) + self.merge_bias
         mixed = (merged * scale.transpose(1, 2)) @ maps + (merged * shift).sum(2, keepdim=True)
         if self.direct:
             guidance = self.attend(mixed, context[None], position[None])
         else:
             o_t = mixed.unflatten(2, self.sizes[0])
-            for conv, query in zip(model.stcf.residual or (), [feat_s8, feat_s16, feat_s32], strict=False):
+            for conv, query in zip(model.stcf.residual or (), queries, strict=False):
                 o_t = o_t + upsample(conv(query / model.stcf.scale), self.sizes[0])
+            if model.memory is not None:
+                seen = model.memory.look(queries)
+                o_t = o_t + model.memory.read(seen, [memory[:, -1] for memory in local])
             guidance = model.guidance(o_t, context[None], position[None])
         chain = [model.stcf.first(tokens[None], self.lattice)]
         chain += [link(tokens[None], past, self.lattice) for link, past in zip(self.links, states, strict=False)]
-        return guidance.squeeze(0), torch.cat(chain)
+        if model.memory is None:
+            return guidance.squeeze(0), torch.cat(chain)
+        new = [torch.cat(chain)[None], *model.memory.advance(seen, local)]
+        return guidance.squeeze(0), model.packed(new).squeeze(0)
 
     def affinities(self, queries: list[Tensor], past: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """B of Eq. 5 as ``scale * maps + shift``: ``[1, M, H/8 * W/8]``, ``[1, M, 1]`` and a number."""

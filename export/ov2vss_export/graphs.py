@@ -174,9 +174,10 @@ def build_graphs(model: OV2VSS, encoder: TextEncoder, size: tuple[int, int]) -> 
     encoded = dict(zip(BACKBONE_OUTPUTS, backbone(frame), strict=True))
     lattice = (size[0] // STRIDES[-1], size[1] // STRIDES[-1])
     step = StepGraph(model, lattice).eval()
-    state = torch.zeros(config.references, *encoded["tokens"].shape)
     step_inputs = {k: encoded[k] for k in (*BACKBONE_OUTPUTS[:3], "tokens", "context", "position")}
-    step_inputs["state_in"] = state
+    queries = [encoded[name] for name in BACKBONE_OUTPUTS[:3]]
+    target = StepFeatures(queries, encoded["tokens"][None], encoded["position"][None], lattice)
+    step_inputs["state_in"] = model.packed([torch.zeros(1, *shape) for shape in model.state_shapes(target)])[0]
     guidance, _ = step(*step_inputs.values())
     text = F.normalize(torch.randn(5, config.embed_dim, generator=generator), dim=-1)
     decoder_inputs = {

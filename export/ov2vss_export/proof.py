@@ -36,7 +36,7 @@ class Subject:
         embeddings: class embeddings ``[N, D]`` of the default words, by the fp32 text graph.
         reference: a torch model over frames in order, without any carried state, for given embeddings.
         torch_engine: the torch model as an engine.
-        miou: mIoU of an engine on labelled videos; None where none were given.
+        on_labels: scores of an engine on labelled videos; None where none were given.
     """
 
     bundle: Bundle
@@ -47,7 +47,7 @@ class Subject:
     embeddings: npt.NDArray[np.float32]
     reference: Callable[[npt.NDArray[np.float32]], Rolled]
     torch_engine: Callable[[], Engine]
-    miou: Callable[[Engine], float] | None
+    on_labels: Callable[[Engine], torch_gates.OnLabels] | None
 
 
 class _Torch:
@@ -63,7 +63,7 @@ class _Torch:
             logits = rolled_logits(subject.reference(subject.embeddings), subject.frames, "torch")
             self.truth = [torch_gates.Truth.of(values, subject.request.size) for values in logits]
         with stages("torch"):
-            self.miou = subject.miou(subject.torch_engine()) if subject.miou else None
+            self.on_labels = subject.on_labels(subject.torch_engine()) if subject.on_labels else None
 
 
 def prove(subject: Subject, stages: Stages) -> tuple[Parity, dict[str, list[Gate]]]:
@@ -95,9 +95,9 @@ def _prove_variant(
     make_stream = stream_maker(engine, manifest, subject.embeddings)
     rolled_out = torch_gates.rollout(make_stream, torch.truth, subject.frames)
     found += torch_gates.gate_rollout(rolled_out, info.precision)
-    if torch.miou is not None and subject.miou is not None:
+    if torch.on_labels is not None and subject.on_labels is not None:
         data = str(subject.request.data)
-        found.append(torch_gates.gate_miou(torch.miou, subject.miou(engine), info.precision, data))
+        found.append(torch_gates.gate_miou(torch.on_labels, subject.on_labels(engine), info.precision, data))
     feeds = graph_inputs(manifest, torch.scales, engine.text_feed)
     samples = run_graphs(engine, feeds)
     rolled = sampled_rollout(stream_maker(engine, manifest, torch.small), torch.drawn)

@@ -18,7 +18,9 @@ from torch.utils.data import Dataset, Sampler, default_collate
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from ov2vss.data.degraded_target import worsen
 from ov2vss.data.label_tables import VOID
+from ov2vss.data.moving import MovingStills
 from ov2vss.data.source import CorruptFile, VideoSet
 from ov2vss.errors import OV2VSSError
 from ov2vss_runtime.stream.preprocess import resize_frame
@@ -41,6 +43,7 @@ class ClipSpec:
         photometric: draw brightness, contrast, saturation and hue for every frame.
         labelled: frames of a clip that carry a label, the target and the ones before it (the paper uses one).
         fill: RGB of pixels of hidden classes.
+        moving_gap: distance of references in clips made of stills, whose frames are as near as those of a film.
     """
 
     size: tuple[int, int]
@@ -53,6 +56,7 @@ class ClipSpec:
     photometric: bool = True
     labelled: int = 1
     fill: tuple[int, int, int] = (124, 116, 104)
+    moving_gap: int = 3
 
 
 def clip_indices(target: int, references: int, gap: int) -> list[int]:
@@ -85,6 +89,9 @@ class ClipDataset(Dataset):
         single: give only the target frame (``clip`` is ``[1, 3, h, w]``, no ``distant``).
         hidden: classes whose pixels are painted over with ``spec.fill`` in every frame that has a mask.
         strict: raise CorruptFile instead of drawing another sample.
+        moving: clips made of stills, which take the place of ``share`` of the samples (not with ``single``).
+        share: 0 to 1.
+        degraded: share of the targets that are made hard to see (not with ``single``: there is no past to look at).
     """
 
     def __init__(
@@ -96,9 +103,14 @@ class ClipDataset(Dataset):
         single: bool = False,
         hidden: Sequence[int] = (),
         strict: bool = False,
+        moving: MovingStills | None = None,
+        share: float = 0.0,
+        degraded: float = 0.0,
     ) -> None:
         self.videos, self.table, self.spec, self.seed = videos, table, spec, seed
         self.single, self.strict = single, strict
+        self.moving, self.share = moving, 0.0 if single or moving is None else share
+        self.degraded = 0.0 if single else degraded
         self.targets = [(v, i) for v in range(len(videos.videos)) for i in videos.labelled(v)]
         self.hidden = np.isin(np.arange(256), [k + 1 for k in hidden]) if hidden else None
         self.crop = v2.Compose(
@@ -132,45 +144,55 @@ class ClipDataset(Dataset):
         """Video and frame of a sample's target, for messages (of the first draw, if that one was corrupt)."""
         rng = np.random.default_rng([self.seed, sample])
         rng.integers(2**62)
-        video, target = self.targets[int(rng.integers(len(self.targets)))]
-        return f"{self.videos.videos[video]}/{self.videos.frame_name(video, target)}"
+        videos, video, target = self._choose(rng)
+        return f"{videos.videos[video]}/{videos.frame_name(video, target)}"
+
+    def _choose(self, rng: np.random.Generator) -> tuple[VideoSet, int, int]:
+        """The set, the video and the target frame of a sample."""
+        if self.moving is not None and self.share and rng.random() < self.share:
+            video = int(rng.integers(len(self.moving)))
+            return self.moving, video, int(rng.integers(self.moving.length(video)))
+        return self.videos, *self.targets[int(rng.integers(len(self.targets)))]
 
     def _cut(self, rng: np.random.Generator) -> dict[str, Tensor]:
         spec = self.spec
-        video, target = self.targets[int(rng.integers(len(self.targets)))]
-        length = self.videos.length(video)
+        videos, video, target = self._choose(rng)
+        length, gap = videos.length(video), spec.gap if videos is self.videos else spec.moving_gap
         if self.single:
             clip = indices = [target]
         else:
             if spec.reverse and rng.random() < 0.5:
-                mirrored = clip_indices(length - 1 - target, spec.references, spec.gap)
+                mirrored = clip_indices(length - 1 - target, spec.references, gap)
                 distant = length - 1 - distant_index(length, mirrored, rng)
                 clip = [length - 1 - i for i in mirrored]
             else:
-                clip = clip_indices(target, spec.references, spec.gap)
+                clip = clip_indices(target, spec.references, gap)
                 distant = distant_index(length, clip, rng)
             indices = [*clip, distant]
         scale = float(np.exp(rng.uniform(*np.log(spec.scale))))
         size = (round(spec.size[0] * scale), round(spec.size[1] * scale))
-        decoded = {i: self._frame(video, i, size) for i in dict.fromkeys(indices)}
+        decoded = {i: self._frame(videos, video, i, size) for i in dict.fromkeys(indices)}
         frames = torch.from_numpy(np.stack([decoded[i] for i in indices]).transpose(0, 3, 1, 2).copy())
         labels = np.stack(
-            [self._labels(video, clip, k, size) for k in range(max(0, len(clip) - spec.labelled), len(clip))]
+            [self._labels(videos, video, clip, k, size) for k in range(max(0, len(clip) - spec.labelled), len(clip))]
         )
         frames, labels = self.crop(tv_tensors.Video(frames), tv_tensors.Mask(torch.from_numpy(labels)))
         frames = frames.as_subclass(Tensor)
         if self.colour is not None:
             frames = torch.stack([self.colour(tv_tensors.Image(f)).as_subclass(Tensor) for f in frames])
         labels = labels.as_subclass(Tensor)
+        if self.degraded and rng.random() < self.degraded:
+            target_frame = np.ascontiguousarray(frames[len(clip) - 1].permute(1, 2, 0).numpy())
+            frames[len(clip) - 1] = torch.from_numpy(worsen(target_frame, rng)).permute(2, 0, 1)
         item = {"clip": frames, "labels": labels[0] if spec.labelled == 1 else labels}
         if not self.single:
             item["clip"], item["distant"] = frames[:-1], frames[-1]
         return item
 
-    def _frame(self, video: int, index: int, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
-        frame = self.videos.frame(video, index)
-        if self.hidden is not None and index in self.videos.labelled(video):
-            covered = self.hidden[self.videos.mask(video, index)]
+    def _frame(self, videos: VideoSet, video: int, index: int, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
+        frame = videos.frame(video, index)
+        if self.hidden is not None and index in videos.labelled(video):
+            covered = self.hidden[videos.mask(video, index)]
             if covered.shape != frame.shape[:2]:
                 covered = (
                     cv2.resize(covered.view(np.uint8), frame.shape[1::-1], interpolation=cv2.INTER_NEAREST_EXACT) > 0
@@ -179,11 +201,13 @@ class ClipDataset(Dataset):
             frame[covered] = self.spec.fill
         return resize_frame(frame, size)
 
-    def _labels(self, video: int, clip: list[int], position: int, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
+    def _labels(
+        self, videos: VideoSet, video: int, clip: list[int], position: int, size: tuple[int, int]
+    ) -> npt.NDArray[np.uint8]:
         index = clip[position]
-        if index in clip[position + 1 :] or index not in self.videos.labelled(video):
+        if index in clip[position + 1 :] or index not in videos.labelled(video):
             return np.full(size, VOID, np.uint8)
-        labels = self.table[self.videos.mask(video, index)]
+        labels = self.table[videos.mask(video, index)]
         return cv2.resize(labels, (size[1], size[0]), interpolation=cv2.INTER_NEAREST_EXACT)
 
 

@@ -6,6 +6,7 @@ Sample ``i`` of a run is a function of ``(seed, i)`` alone, as of :class:`ov2vss
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -17,6 +18,8 @@ from torch.utils.data import Dataset
 from ov2vss.data.clips import FILL
 from ov2vss.data.concepts import Concepts
 from ov2vss.data.crop_cache import CropCache
+from ov2vss.data.degraded_target import worsen
+from ov2vss.data.moving import MOST_THINGS, make_scene
 
 LABEL_STRIDE = 4
 """Labels are compared at every fourth pixel."""
@@ -26,10 +29,34 @@ GRID = 32
 """Pixels of a cached picture to a cell of the ImageNet grid."""
 
 
+@dataclass(frozen=True)
+class MovingCrops:
+    """Which crops are of clips made of stills (:mod:`ov2vss.data.moving`): all of an iteration, or none.
+
+    Attributes:
+        share: of the iterations.
+        batch: samples of an iteration.
+        references, gap: frames before the target, and the distance between them.
+        degraded: share of the targets that are made hard to see.
+    """
+
+    share: float
+    batch: int
+    references: int
+    gap: int
+    degraded: float = 0.0
+
+    def asks(self, seed: int, sample: int) -> bool:
+        """Whether a sample belongs to an iteration of clips."""
+        return bool(np.random.default_rng([seed, 9, sample // self.batch]).random() < self.share)
+
+
 class MixedCrops(Dataset):
     """Item ``i``: ``frame`` uint8 ``[3, h, w]``; ``rows`` int16 ``[h/4, w/4]``, the concept of a pixel, C for void, -1
     for pixels outside of the picture; ``weight`` float32 of the same shape; ``number``, the set; ``picture``, its place
-    in the cache; ``cells`` int32 ``[h/16, w/16]``, the ImageNet cell of each dense feature, -1 outside.
+    in the cache; ``cells`` int32 ``[h/16, w/16]``, the ImageNet cell of each dense feature, -1 outside. In
+    iterations of clips also ``past`` uint8 ``[n, 3, h, w]``, the references, oldest first, and ``distant``
+    ``[3, h, w]``.
 
     Args:
         cache: the pictures.
@@ -43,6 +70,7 @@ class MixedCrops(Dataset):
         weights: of the pixels of each set's classes, ``[256]`` by raw id.
         teacher, void: weights of pixels with a teacher's label, and with none at all.
         whole: sets whose teacher labels may not name a class of their own (void is none of their classes).
+        moving: crops of clips that are made of the pictures; None for none.
     """
 
     def __init__(
@@ -59,7 +87,9 @@ class MixedCrops(Dataset):
         void: float,
         whole: Sequence[bool],
         photometric: bool = True,
+        moving: MovingCrops | None = None,
     ) -> None:
+        self.moving = moving
         self.cache, self.concepts, self.crop, self.scale, self.seed = cache, concepts, crop, scale, seed
         self.stretched, self.weights, self.teacher, self.void = stretched, weights, teacher, void
         self.photometric = photometric
@@ -90,6 +120,54 @@ class MixedCrops(Dataset):
         number, place = self._choose(rng)
         rgb, labels = self.cache.picture(place)
         h, w = rgb.shape[:2]
+        matrix, blur = self._matrix(h, w, rng)
+        pictures = {"frame": rgb}
+        clip = self.moving is not None and self.moving.asks(self.seed, sample)
+        if clip:
+            pictures, labels = self._clip(number, rgb, labels, rng)
+        found = {name: self._cut(picture, matrix, blur) for name, picture in pictures.items()}
+        if self.photometric:
+            # A clip has one light: all its frames are changed alike.
+            state = rng.bit_generator.state
+            for name in found:
+                rng.bit_generator.state = state
+                found[name] = distort(found[name], rng)
+        if clip and self.moving is not None and rng.random() < self.moving.degraded:
+            found["frame"] = worsen(found["frame"], rng)
+        rows, weight = self._rows(number, labels, matrix)
+        frames = {name: torch.from_numpy(np.ascontiguousarray(f.transpose(2, 0, 1))) for name, f in found.items()}
+        item = {"frame": frames.pop("frame")}
+        if clip:
+            item |= {"distant": frames.pop("distant"), "past": torch.stack(list(frames.values()))}
+        cells = self._cells(matrix, h, w)
+        return item | {
+            "rows": torch.from_numpy(rows),
+            "weight": torch.from_numpy(weight),
+            "number": number,
+            "picture": place,
+            # What the classifier says of a picture is not where the picture was.
+            "cells": torch.from_numpy(np.full_like(cells, -1) if clip else cells),
+        }
+
+    def _clip(
+        self, number: int, rgb: npt.NDArray[np.uint8], labels: npt.NDArray[np.uint8], rng: np.random.Generator
+    ) -> tuple[dict[str, npt.NDArray[np.uint8]], npt.NDArray[np.uint8]]:
+        """Frames of a clip made of a picture by name (``frame`` the target, ``distant``, and the references by their
+        number, oldest first), and the target's labels."""
+        moving = self.moving
+        assert moving is not None
+        others = [
+            self.cache.picture(self.members[number][int(k)])
+            for k in rng.integers(len(self.members[number]), size=rng.integers(MOST_THINGS + 1))
+        ]
+        span = moving.references * moving.gap + 1
+        scene = make_scene(rgb, labels, others, rng, span + 1)
+        frames = {str(k): scene.frame(t)[0] for k, t in enumerate(range(1, span, moving.gap))}
+        target, labels = scene.frame(span)
+        return {"frame": target, "distant": scene.frame(0)[0], **frames}, labels
+
+    def _matrix(self, h: int, w: int, rng: np.random.Generator) -> tuple[npt.NDArray, tuple[int, int] | None]:
+        """Where the pixels of the crop lie in a picture of ``h`` x ``w``, and how far to blur it before."""
         base = np.array(self.stretched, np.float64)
         if rng.random() < 0.5:
             base = np.sqrt(base.prod() / (h * w)) * np.array((h, w)) * np.exp([(s := rng.uniform(-0.1, 0.1)), -s])
@@ -103,23 +181,18 @@ class MixedCrops(Dataset):
         if flip:
             ax, bx = -ax, w - 1 - bx
         matrix = np.array([[ax, 0, bx], [0, 1 / fy, (corner[0] + 0.5) / fy - 0.5]])
+        blur = (max(1, round(1 / fx)), max(1, round(1 / fy))) if max(1 / fx, 1 / fy) > 1.6 else None
+        return matrix, blur
+
+    def _cut(
+        self, rgb: npt.NDArray[np.uint8], matrix: npt.NDArray, blur: tuple[int, int] | None
+    ) -> npt.NDArray[np.uint8]:
         out = (self.crop[1], self.crop[0])
-        if max(1 / fx, 1 / fy) > 1.6:
-            rgb = cv2.blur(rgb, (max(1, round(1 / fx)), max(1, round(1 / fy))))
-        frame = cv2.warpAffine(
-            rgb, matrix, out, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderValue=(FILL, FILL, FILL)
-        )
-        if self.photometric:
-            frame = distort(frame, rng)
-        rows, weight = self._rows(number, labels, matrix)
-        return {
-            "frame": torch.from_numpy(np.ascontiguousarray(frame.transpose(2, 0, 1))),
-            "rows": torch.from_numpy(rows),
-            "weight": torch.from_numpy(weight),
-            "number": number,
-            "picture": place,
-            "cells": torch.from_numpy(self._cells(matrix, h, w)),
-        }
+        if blur is not None:
+            rgb = cv2.blur(rgb, blur)
+        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        frame: npt.NDArray[np.uint8] = cv2.warpAffine(rgb, matrix, out, flags=flags, borderValue=(FILL, FILL, FILL))
+        return frame
 
     def _at(self, matrix: npt.NDArray, stride: int) -> tuple[npt.NDArray, npt.NDArray]:
         """Source columns and rows of every ``stride``-th output pixel."""

@@ -65,6 +65,9 @@ class ModelConfig(BaseModel):
     decoder_width: int = Field(64, ge=1)
     decoder_groups: int = Field(4, ge=1)
 
+    local_memory: bool = False
+    """A recurrent memory at strides 8 and 16 beside STCF (:mod:`ov2vss.model.local_memory`)."""
+
     stcf: bool = True
     stcf_residual: bool = False
     rfe: bool = True
@@ -78,6 +81,8 @@ class ModelConfig(BaseModel):
         for name, value in (("width", self.width), ("embed_dim", self.embed_dim)):
             if value % self.heads:
                 raise ValueError(f"{name}={value} must be a multiple of heads={self.heads}")
+        if self.local_memory and not (self.stcf and self.references >= 2):
+            raise ValueError("local_memory=true needs stcf=true and references of at least 2")
         if min(self.std) <= 0:
             raise ValueError(f"std={','.join(f'{x:g}' for x in self.std)} must be above 0")
         if self.decoder_width % self.decoder_groups:

@@ -8,6 +8,7 @@ frame --backbone--> U --project, pool--> tokens --STCF (past)--> O_t --RFE (dist
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from typing import NamedTuple
 
 import torch
@@ -19,6 +20,7 @@ from ov2vss.model.config import STRIDES, ModelConfig
 from ov2vss.model.cost_volume import CostRefinement, PositionFeatures, cosine_volume
 from ov2vss.model.decoder import AuxiliaryHead, Decoder
 from ov2vss.model.image_encoder import build_image_encoder
+from ov2vss.model.local_memory import LINKS, LocalMemory
 from ov2vss.model.pooling import Grid, pool_tokens, resize_average
 from ov2vss.model.random_frame import RandomFrameEnhancement, RegionContext
 from ov2vss.model.stcf import SpatialTemporalFusion, upsample
@@ -56,6 +58,18 @@ class FrameFeatures(StepFeatures):
     dense: Tensor
 
 
+class Past(NamedTuple):
+    """What the references leave for the target.
+
+    Attributes:
+        chain: D_{n-1} ``[B, 4, M, C]``.
+        local: last memories of the local memory; empty without one.
+    """
+
+    chain: Tensor
+    local: list[Tensor]
+
+
 class Prediction(NamedTuple):
     """Scores of one batch.
 
@@ -88,6 +102,7 @@ class OV2VSS(nn.Module):
             self.stcf = SpatialTemporalFusion(c.width, c.references, c.stcf_residual)
         else:
             self.flat_fusion = nn.Conv2d(len(STRIDES) * c.width, c.width, 1)
+        self.memory = LocalMemory(c.width) if c.local_memory else None
         if c.rfe:
             self.region_context = RegionContext(c.width, c.regions)
             self.rfe = RandomFrameEnhancement(c.width, c.heads, c.rfe_residual)
@@ -157,7 +172,8 @@ class OV2VSS(nn.Module):
         Args:
             target: the frame.
             context: ``[B, R, C]`` of its distant frame; None without random-frame enhancement.
-            state: ``[B, n, 4, M, C]`` of the frame ``gap`` earlier; None for zeros.
+            state: ``[B, n, 4, M, C]`` of the frame ``gap`` earlier, with a local memory ``[B, S]`` (see
+                :meth:`packed`); None for zeros.
 
         Returns:
             Guidance ``[B, c', H/8, W/8]`` and the state of this frame (None without STCF).
@@ -165,15 +181,40 @@ class OV2VSS(nn.Module):
         if not self.config.stcf:
             return self.guidance(self.fuse(target, None), context, target.position), None
         if state is None:
-            tokens = target.tokens
-            state = tokens.new_zeros(tokens.shape[0], self.config.references, *tokens.shape[1:])
-        guidance = self.guidance(self.fuse(target, state[:, -1]), context, target.position)
-        return guidance, self.stcf.advance(target.tokens, state, target.lattice)
+            batch = target.tokens.shape[0]
+            state = self.packed([target.tokens.new_zeros(batch, *shape) for shape in self.state_shapes(target)])
+        chain, *local = self.unpacked(state, target)
+        past = Past(chain[:, -1], [memory[:, -1] for memory in local])
+        guidance = self.guidance(self.fuse(target, past), context, target.position)
+        new = [self.stcf.advance(target.tokens, chain, target.lattice)]
+        if self.memory is not None:
+            new += self.memory.advance(self.memory.look(target.queries), local)
+        return guidance, self.packed(new)
 
-    def fuse(self, target: StepFeatures, past: Tensor | None) -> Tensor:
-        """O_t ``[B, C, H/8, W/8]`` from the target frame and D_{n-1} of the chain before it."""
-        if self.config.stcf:
-            return self.stcf.fuse(target.queries, past)
+    def state_shapes(self, target: StepFeatures) -> list[tuple[int, ...]]:
+        """Shapes of the parts of a state, without the batch axis."""
+        chain = (self.config.references, *target.tokens.shape[1:])
+        return [chain, *(self.memory.shapes(target.queries) if self.memory is not None else ())]
+
+    def packed(self, parts: list[Tensor]) -> Tensor:
+        """A state as one tensor: the chain itself, or, with a local memory, all parts flat after each other."""
+        return parts[0] if self.memory is None else torch.cat([part.flatten(1) for part in parts], 1)
+
+    def unpacked(self, state: Tensor, target: StepFeatures) -> list[Tensor]:
+        """Inverse of :meth:`packed`."""
+        if self.memory is None:
+            return [state]
+        shapes = self.state_shapes(target)
+        flat = state.split([prod(shape) for shape in shapes], 1)
+        return [part.reshape(-1, *shape) for part, shape in zip(flat, shapes, strict=True)]
+
+    def fuse(self, target: StepFeatures, past: Past | None) -> Tensor:
+        """O_t ``[B, C, H/8, W/8]`` from the target frame and what the references have left of themselves."""
+        if past is not None:
+            o_t = self.stcf.fuse(target.queries, past.chain)
+            if self.memory is not None:
+                o_t = o_t + self.memory.read(self.memory.look(target.queries), past.local)
+            return o_t
         size = target.queries[1].shape[-2:]
         return self.flat_fusion(torch.cat([upsample(u, size) for u in target.queries], dim=1))
 
@@ -208,20 +249,29 @@ class OV2VSS(nn.Module):
             text: class embeddings ``[N, D]``, unit length.
             reference_grad: let gradients reach the backbone through the references and the distant frame too.
         """
+        return self.forward_clip(clip, distant, text, reference_grad)[0]
+
+    def forward_clip(
+        self, clip: Tensor, distant: Tensor, text: Tensor, reference_grad: bool = True
+    ) -> tuple[Prediction, Tensor]:
+        """:meth:`forward` and the target's F^V; ``text [N, D]``, or ``[B, N, D]``, words of each clip."""
         target = self.encode(clip[:, -1])
         past = context = None
+        batch = clip.shape[0]
         others = ([clip[:, k] for k in range(clip.shape[1] - 1)] if self.config.stcf else []) + (
             [distant] if self.config.rfe else []
         )
         if others:
             with torch.set_grad_enabled(reference_grad and torch.is_grad_enabled()):
                 levels = self.backbone(torch.cat(others).to(self.project[0].weight.dtype) / 255)
-            tokens = list(self.tokens(levels).split(clip.shape[0]))
+            tokens = list(self.tokens(levels).split(batch))
             if self.config.rfe:
                 context = self.context(tokens.pop(), target.lattice)
             if self.config.stcf:
-                past = self.stcf.chain(tokens, target.lattice)
-        return self.predict(target, past, context, text)
+                places = [k * batch for k in range(len(tokens))]
+                seen = [self.queries([u[k : k + batch] for u in levels]) for k in places] if self.memory else []
+                past = self.past(tokens, seen, target.lattice)
+        return self.predict(target, past, context, text), target.dense
 
     def forward_single(self, frame: Tensor, text: Tensor) -> Prediction:
         """The per-frame baseline: all references and the distant frame are the frame ``[B, 3, H, W]`` itself."""
@@ -236,12 +286,21 @@ class OV2VSS(nn.Module):
         """:meth:`forward_single` for a frame that is encoded already; ``text [N, D]``, or ``[B, N, D]``."""
         past = context = None
         if self.config.stcf:
-            past = self.stcf.chain([target.tokens] * self.config.references, target.lattice)
+            count = self.config.references
+            past = self.past([target.tokens] * count, [target.queries] * count, target.lattice)
         if self.config.rfe:
             context = self.context(target.tokens, target.lattice)
         return self.predict(target, past, context, text)
 
-    def predict(self, target: FrameFeatures, past: Tensor | None, context: Tensor | None, text: Tensor) -> Prediction:
+    def past(self, tokens: list[Tensor], queries: list[list[Tensor]], lattice: Grid) -> Past:
+        """What n reference frames leave for the target: their tokens and, with a local memory, their queries; oldest
+        first."""
+        local = []
+        if self.memory is not None:
+            local = self.memory.chain([self.memory.look(seen) for seen in queries[-LINKS:]])
+        return Past(self.stcf.chain(tokens, lattice), local)
+
+    def predict(self, target: FrameFeatures, past: Past | None, context: Tensor | None, text: Tensor) -> Prediction:
         o_t = self.fuse(target, past)
         guidance = self.guidance(o_t, context, target.position)
         memory = self.text_refinement.memory(target.dense) if self.config.vte else None

@@ -20,13 +20,16 @@ from ov2vss.checkpoint import Checkpoint
 from ov2vss.clip_source import ClipSource
 from ov2vss.data import open_videos
 from ov2vss.data.clips import ClipDataset, ClipSpec, Steps, collate
+from ov2vss.data.film import FilmPairs
 from ov2vss.data.label_tables import label_table
+from ov2vss.data.moving import MovingStills
 from ov2vss.errors import OV2VSSError
 from ov2vss.licenses import LICENSE, carry_license
 from ov2vss.model import OV2VSS, Prediction
 from ov2vss.model.image_encoder import load_image_encoder
 from ov2vss.presets import TrainConfig
 from ov2vss.text import TextEncoder, build_text_encoder
+from ov2vss.train.consistency import consistency_loss
 from ov2vss.train.device import make_fabric
 from ov2vss.train.log import CsvLog, no_log
 from ov2vss.train.loss import class_weights, loss_sum
@@ -41,6 +44,8 @@ from ov2vss_runtime.progress import Progress
 
 log = logging.getLogger("ov2vss")
 LOG_EVERY = 10
+MORE_FRAMES = 3
+"""Frames of a clip made of a still beyond those of its references: there is somewhere for its distant frame."""
 
 
 class Trainer:
@@ -80,10 +85,25 @@ class Trainer:
             config.photometric,
             config.labelled_frames,
             (round(255 * red), round(255 * green), round(255 * blue)),
+            config.model.gap,
         )
         covered = hidden if config.mask_unseen_pixels else []
+        whole_clip = config.model.references * config.model.gap + 1
+        moving = MovingStills(videos, whole_clip + MORE_FRAMES, seed=config.seed) if config.moving else None
         self.datasets = {
-            single: ClipDataset(videos, table, spec, config.seed, single, covered, strict) for single in (True, False)
+            single: ClipDataset(
+                videos,
+                table,
+                spec,
+                config.seed,
+                single,
+                covered,
+                strict,
+                moving,
+                config.moving,
+                config.degraded_targets,
+            )
+            for single in (True, False)
         }
         if not len(self.datasets[True]):
             raise OV2VSSError(f"no frame of {config.data} has a mask", "put PNG masks into data/<video>/mask")
@@ -93,6 +113,12 @@ class Trainer:
             self.fabric.device
         )
         self.skipped: Counter[str] = Counter()
+        self.parts_of_loss: dict[str, float] = {}
+        self.film: FilmPairs | None = None
+        if config.film:
+            if self.fabric.world_size > 1:
+                raise OV2VSSError("film is trained on by one process", "leave out torchrun, or film and consistency")
+            self.film = FilmPairs(config.film, config.size, config.crop, config.seed)
         source = ClipSource(config.clip_weights, download)
         self.encoder: TextEncoder = build_text_encoder(config.model, source).to(self.fabric.device)
         seen = type(videos.classes)(tuple(videos.classes.entries[k] for k in self.trained))
@@ -159,6 +185,7 @@ class Trainer:
         self.model, self.optimizer = self.fabric.setup(model, optimizer)
         self.model.mark_forward_method("forward_single")
         self.model.mark_forward_method("forward_words")
+        self.model.mark_forward_method("forward_clip")
         if resumed is not None and self.scaler is not None:
             self.scaler.load_state_dict(resumed.state["scaler"])
 
@@ -242,9 +269,22 @@ class Trainer:
                 # DDP averages the gradients of the processes; the share of each is already one of the whole.
                 fabric.backward(loss * fabric.world_size)
             mean += loss.detach()
+        if self.film is not None:
+            mean += self._neighbours(self.film, iteration, text)
         mean = float(fabric.all_reduce(mean, reduce_op="sum"))
         self._update(iteration, mean, single)
         return mean
+
+    def _neighbours(self, film: FilmPairs, iteration: int, text: Tensor) -> Tensor:
+        """The loss on neighbouring frames of film, its gradients added to those of the labelled clips."""
+        pairs = {k: v.to(self.fabric.device) for k, v in film.batch(iteration, self.config.film_batch).items()}
+        with torch.no_grad():
+            before = self.model.forward_single(pairs["frames"][:, 1], text).logits
+        now = self.model.forward_single(pairs["frames"][:, 0], text).logits
+        loss = self.config.consistency * consistency_loss(now, before, pairs["flow"], pairs["trust"])
+        self.fabric.backward(loss)
+        self.parts_of_loss["consistency"] = loss.item()
+        return loss.detach()
 
     def _set_rates(self, iteration: int) -> None:
         factor = learning_rate_factor(self.config, iteration)

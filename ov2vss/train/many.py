@@ -18,7 +18,7 @@ from ov2vss.data import open_files
 from ov2vss.data.clips import Steps
 from ov2vss.data.concepts import Concepts, teacher_names
 from ov2vss.data.crop_cache import CropCache
-from ov2vss.data.mixed import MixedCrops
+from ov2vss.data.mixed import MixedCrops, MovingCrops
 from ov2vss.data.relations import Relations
 from ov2vss.errors import OV2VSSError
 from ov2vss.model import OV2VSS
@@ -40,7 +40,8 @@ class MixedTrainer(Trainer):
     """A :class:`Trainer` over ``config.data`` and ``config.more_data``; its arguments are the same.
 
     The loss of a pixel goes over the words that its set can tell apart and words that it is known not to be; the dense
-    loss over the names of all sets. Iterations are of single frames: references and distant frame are the frame itself.
+    loss over the names of all sets. Iterations are of single frames, references and distant frame the frame itself, but
+    for a share ``moving`` of them, which are of clips made of the pictures.
     """
 
     def __init__(
@@ -49,6 +50,8 @@ class MixedTrainer(Trainer):
         self.config, self.out, self.strict, self.start = config, out, strict, 0
         if config.per_frame_iterations < config.iterations:
             raise OV2VSSError("several sets are trained a frame at a time", "set per_frame_iterations to iterations")
+        if config.film:
+            raise OV2VSSError("film is trained on beside one set", "leave out film and consistency")
         resumed = self._begin(resume)
         if self.fabric.world_size > 1 or config.accumulate > 1:
             raise OV2VSSError("several sets are trained by one process, in one part", "leave out torchrun, accumulate")
@@ -97,6 +100,9 @@ class MixedTrainer(Trainer):
             config.void_weight,
             [v == "whole" for v in self.void],
             config.photometric,
+            MovingCrops(config.moving, config.batch, config.model.references, config.model.gap, config.degraded_targets)
+            if config.moving
+            else None,
         )
 
     def _class_weights(self, number: int) -> npt.NDArray[np.float32]:
@@ -132,7 +138,11 @@ class MixedTrainer(Trainer):
         rng = np.random.default_rng([config.seed, 1, iteration])
         every, text, tables, chosen = self._words(part, rng)
         self.optimizer.zero_grad(set_to_none=True)
-        prediction, dense = self.model.forward_words(part["frame"], text)
+        if "past" in part:
+            clip = torch.cat([part["past"], part["frame"][:, None]], 1)
+            prediction, dense = self.model.forward_clip(clip, part["distant"], text, config.reference_grad)
+        else:
+            prediction, dense = self.model.forward_words(part["frame"], text)
         rows, weight = part["rows"], part["weight"]
         main, mass = partial_cross_entropy(upsample(prediction.logits.float(), rows.shape[-2:]), rows, weight, chosen)
         loss = config.alpha * main / mass.clamp(min=1e-6)

@@ -40,6 +40,9 @@ def check_settings(config: TrainConfig) -> None:
             raise OV2VSSError(f"wordings {config.wordings!r} do not exist", f"name a file, or one of: {shipped}")
     elif config.wordings:
         Vocabulary.from_file(config.wordings)
+    for film in config.film:
+        if not Path(film).exists():
+            raise OV2VSSError(f"film {film} does not exist", "name videos or folders with --set film=A,B")
     for name in (source, config.model.text_encoder):
         package = PACKAGES.get(name)
         if package is not None and find_spec(package) is None:

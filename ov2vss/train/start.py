@@ -19,6 +19,9 @@ from ov2vss.presets import FINE_TUNING, PRESETS, TrainConfig, configure, named_p
 CLIP_PREFIX = "clip:"
 FREE_SETTINGS = ("templates", "gap", "freeze_norm")
 """Fields of a model that may differ from those of the run it starts from: no weight depends on them."""
+ADDED = {"local_memory": "memory."}
+"""Parts that may be added to the model of a run, where it has none: they begin at their own initial weights, which
+change nothing. Setting, and the beginning of the names of its weights."""
 STREET = "lite"
 """The preset with the words and templates of streets; runs of it are gone on with as ``lite-any``."""
 
@@ -97,8 +100,9 @@ def further(last: Checkpoint, overrides: list[str]) -> TrainConfig:
 
 
 def _differing(one: ModelConfig, other: ModelConfig) -> list[str]:
+    """Fields of a model ``one`` that make another network than those of ``other``."""
     a, b = one.model_dump(exclude=set(FREE_SETTINGS)), other.model_dump(exclude=set(FREE_SETTINGS))
-    return [name for name in a if a[name] != b[name]]
+    return [name for name in a if a[name] != b[name] and not (name in ADDED and a[name])]
 
 
 def load_start(model: OV2VSS, config: TrainConfig, text_encoder_sha256: str) -> Checkpoint:
@@ -118,7 +122,9 @@ def load_start(model: OV2VSS, config: TrainConfig, text_encoder_sha256: str) -> 
         raise OV2VSSError(
             f"{config.init} was trained with another text encoder (sha256 differs)", "install the same version"
         )
-    kept = {k: v for k, v in model.trained_state().items() if k.startswith("aux_head.")}
+    own = found.run.train.model
+    added = tuple(prefix for name, prefix in ADDED.items() if not getattr(own, name))
+    kept = {k: v for k, v in model.trained_state().items() if k.startswith(("aux_head.", *added))}
     weights = {k: v for k, v in found.weights().items() if not k.startswith("aux_head.")}
     try:
         with torch.no_grad():

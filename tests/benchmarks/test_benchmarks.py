@@ -196,7 +196,8 @@ def test_parity_puts_speed_and_accuracy_together(bundle: Path, trained: TrainedR
     out = tmp_path / "parity.json"
     done = script(
         "parity.py", "--bundle", bundle, "--ckpt", trained.folder, "--data", "shapes", "--split", "val",
-        "--backend", "onnxruntime", "--precision", "fp32", "--precision", "int8", "--json", out,
+        "--backend", "onnxruntime", "--precision", "fp32", "--precision", "int8", "--temporal", "--rate", 10,
+        "--json", out,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     first, fp32, int8 = json.loads(out.read_text())["splits"]["val"]
@@ -213,6 +214,10 @@ def test_parity_puts_speed_and_accuracy_together(bundle: Path, trained: TrainedR
     assert 0.9 < int8["agreement"] < 1
     assert int8["worst_agreement"] < int8["agreement"]
     assert first["vc8"] is not None
+    assert "| along the flow | flips a second | boundary F | edge lag |" in done.stdout
+    for row in (first, fp32, int8):
+        assert row["flips_per_second"] == pytest.approx(10 * (1 - row["agreement_in_time"]))
+    assert fp32["agreement_in_time"] == pytest.approx(first["agreement_in_time"], abs=1e-3)
     wrong = script("parity.py", "--data", "shapes", "--ckpt", trained.folder)
     assert wrong.returncode == 1
     assert "is not what street-lite was exported from" in wrong.stderr

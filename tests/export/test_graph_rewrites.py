@@ -43,8 +43,16 @@ def step_inputs(model: OV2VSS) -> list[torch.Tensor]:
         torch.randn(4, count, config.width, dtype=dtype),
         torch.randn(config.regions, config.width, dtype=dtype),
         torch.randn(config.position_width, 6, 10, dtype=dtype),
-        torch.randn(config.references, 4, count, config.width, dtype=dtype),
+        state_of(model, torch.randn(config.references, 4, count, config.width, dtype=dtype), grids),
     ]
+
+
+def state_of(model: OV2VSS, chain: torch.Tensor, grids: list[tuple[int, int]]) -> torch.Tensor:
+    """A state as the step graph takes it, with a local memory where the model has one."""
+    if model.memory is None:
+        return chain
+    maps = [torch.randn(2, model.config.width // 2, *grid, dtype=chain.dtype) for grid in grids[:2]]
+    return torch.cat([part.flatten() for part in (chain, *maps)])
 
 
 @pytest.mark.parametrize(
@@ -54,6 +62,8 @@ def step_inputs(model: OV2VSS) -> list[torch.Tensor]:
         {"rfe_residual": False, "stcf_residual": False},
         {"rfe_residual": False, "stcf_residual": True},
         {"rfe_residual": False, "stcf_residual": False, "fusion": "add"},
+        {"rfe_residual": False, "stcf_residual": False, "local_memory": True},
+        {"rfe_residual": True, "stcf_residual": True, "local_memory": True},
     ],
 )
 @torch.no_grad()

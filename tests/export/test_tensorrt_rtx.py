@@ -10,6 +10,7 @@ import pytest
 from ov2vss_runtime.bundle.bundle import DECODER_PARTS, GRAPHS, Bundle, builtin_bundles
 from ov2vss_runtime.bundle.made import with_variant
 from ov2vss_runtime.engines import plans
+from ov2vss_runtime.engines.providers import OWN_GRAPHS
 from ov2vss_runtime.errors import BackendError
 from tests.conftest import run_program
 
@@ -50,6 +51,26 @@ def test_street_lite_graphs_build(graph: str, precision: str, made_in: Path, mon
     opened = with_variant(Bundle.open(builtin_bundles()["street-lite"]), precision, "tensorrt")
     variant = opened.variant(precision, "tensorrt")
     assert len(plans.build_plan(opened, variant, graph, "tensorrt-rtx", "SM89")) > 100_000
+
+
+def test_the_graph_that_moves_and_blends_logits_builds() -> None:
+    """It belongs to no bundle: any number of words, on the grid of the built-in bundle's logits."""
+    logger = trt.Logger(trt.Logger.ERROR)
+    builder = trt.Builder(logger)
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(network, logger)
+    assert parser.parse(OWN_GRAPHS["propagation"].read_bytes()), parser.get_error(0)
+    config, profile = builder.create_builder_config(), builder.create_optimization_profile()
+    grids = {"grid": (1, 44, 80, 2), "share": (44, 80)}
+    for name in ("past", "present", *grids):
+        shapes = [grids[name]] * 3 if name in grids else [(n, 44, 80) for n in (1, 32, 128)]
+        profile.set_shape(name, *shapes)
+    config.add_optimization_profile(profile)
+    config.num_compute_capabilities = 1
+    config.set_compute_capability(trt.ComputeCapability.SM89, 0)
+    plan = builder.build_serialized_network(network, config)
+    assert plan is not None
+    assert plan.nbytes > 5_000
 
 
 def test_plans_are_kept_by_their_key(

@@ -149,7 +149,7 @@ def test_the_residual_is_a_sum_of_projected_levels(config) -> None:
     stcf = model.stcf
     frames = torch.from_numpy(np.stack(moving_frames(2, SIZE))).permute(0, 3, 1, 2)
     features = model.encode(frames[:1])
-    past = stcf.chain([features.tokens] * config.references, features.lattice)
+    past = model.past([features.tokens] * config.references, [], features.lattice)
     whole = model.fuse(features, past)
     convs, stcf.residual = stcf.residual, None
     expected = model.fuse(features, past)

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from ov2vss.data import open_files
 from ov2vss.data.concepts import Concepts, teacher_names
 from ov2vss.data.crop_cache import CropCache
-from ov2vss.data.mixed import GRID, MixedCrops
+from ov2vss.data.mixed import GRID, MixedCrops, MovingCrops
 from ov2vss.data.relations import Relations
 from ov2vss.errors import OV2VSSError
 from ov2vss.presets import TrainConfig, configure
@@ -65,6 +65,33 @@ def crops(sets: list[str], relations: Relations, folder: Path, **values) -> Mixe
     settings = {"shares": (1, 1), "stretched": (96, 160), "crop": (64, 96), "scale": (0.6, 1.6), "seed": 0}
     settings |= {"weights": weights, "teacher": 0.5, "void": 0.25, "whole": (False, False), "photometric": False}
     return MixedCrops(CropCache(folder, sets), concepts, **(settings | values))
+
+
+def test_whole_iterations_are_of_clips_whose_labels_lie_on_the_target(sets, relations, tmp_path) -> None:
+    """The picture says its labels by its colours, moved and covered as it is; what is not moving stays as it was."""
+    plain = crops(sets, relations, tmp_path / "cache")
+    data = crops(sets, relations, tmp_path / "cache", moving=MovingCrops(0.5, 4, 3, 2))
+    clips = [i for i in range(40) if "past" in data[i]]
+    assert 8 <= len(clips) <= 32
+    assert all((i // 4 == j // 4) <= ("past" in data[j]) for i in clips for j in range(40))
+    still = next(i for i in range(40) if i not in clips)
+    assert torch.equal(data[still]["frame"], plain[still]["frame"])
+    moved = 0
+    for i in clips:
+        item = data[i]
+        assert item["past"].shape == (3, 3, 64, 96)
+        assert item["distant"].shape == (3, 64, 96)
+        assert (item["cells"] == -1).all()
+        moved += not torch.equal(item["past"][0], item["frame"])
+        frame, rows = item["frame"].numpy().astype(int)[:, 2::4, 2::4], item["rows"].numpy()
+        red = frame[0] > frame[2] + 60
+        own = (rows == 0) if item["number"] == 0 else (rows == 2)
+        inside = (rows >= 0) & (abs(frame[0] - frame[2]) > 100)
+        assert (own == (red if item["number"] == 0 else ~red))[inside].mean() > 0.97
+    assert moved > len(clips) / 2  # of the rest one colour fills the crop
+    worse = crops(sets, relations, tmp_path / "cache", moving=MovingCrops(0.5, 4, 3, 2, 1.0))[clips[0]]
+    assert torch.equal(worse["past"], data[clips[0]]["past"])
+    assert not torch.equal(worse["frame"], data[clips[0]]["frame"])
 
 
 def test_labels_lie_on_what_they_name_however_a_crop_is_scaled_and_turned(sets, relations, tmp_path) -> None:
@@ -165,6 +192,22 @@ def test_two_sets_teach_one_model_and_a_resumed_run_equals_an_uninterrupted_one(
     assert len(losses["parts"]) == 6
     assert all(torch.equal(whole[k], parts[k]) for k in whole)
     assert np.mean(losses["whole"][-3:]) < np.mean(losses["whole"][:3])
+
+
+def test_clips_made_of_stills_are_trained_on(sets, relations, tmp_path) -> None:
+    config = tiny(sets, tmp_path / "same.txt", 4).model_copy(update={"moving": 0.5, "degraded_targets": 0.5})
+    trainer, seen = MixedTrainer(config, tmp_path / "run"), []
+    plain = trainer._iterate
+
+    def watched(iteration: int, parts: list, single: bool) -> float:
+        seen.append("past" in parts[0])
+        return plain(iteration, parts, single)
+
+    trainer._iterate = watched  # type: ignore[method-assign]
+    before = {k: v.clone() for k, v in trainer.raw_model.stcf.state_dict().items()}
+    trainer.fit()
+    assert set(seen) == {True, False}
+    assert any(not torch.equal(v, before[k]) for k, v in trainer.raw_model.stcf.state_dict().items())
 
 
 def _stop() -> None:

@@ -53,6 +53,7 @@ class Capabilities:
 
     Attributes:
         device_labels: :meth:`Engine.labels` makes the label map where the logits are, so that they need not come down.
+        device_blend: the past's logits can be moved and blended there too.
         distant: frames are looked at beside a distant frame.
         warmup: runs of the step on a stream's first frame, each fed its own output, before the frame itself.
         cut: the feature that shot changes are seen in; None if there is none.
@@ -63,6 +64,7 @@ class Capabilities:
     """
 
     device_labels: bool = False
+    device_blend: bool = False
     distant: bool = True
     warmup: int = 0
     cut: CutFeature | None = CutFeature()
@@ -122,4 +124,28 @@ class Engine(Protocol):
 
     def from_host(self, arrays: Arrays) -> Any:
         """Inverse of :meth:`to_host`, bit for bit."""
+        ...
+
+
+class BlendingEngine(Engine, Protocol):
+    """An engine with ``can.device_blend``: logits ``[N, h, w]`` stay on its device, as arrays of its own."""
+
+    def device_logits(self, features: FrameFeatures, guidance: Any, embeddings: npt.NDArray[np.float32]) -> Any:
+        """:meth:`decode` whose result stays there."""
+        ...
+
+    def device_propagate(
+        self,
+        past: Any,
+        present: Any | None,
+        places: npt.NDArray[np.float32],
+        share: npt.NDArray[np.float32] | None,
+        lean: float,
+        sure: float,
+    ) -> Any:
+        """The past at ``places`` ``[h, w, 2]`` (x, y, in cells), blended with ``present`` by ``share`` ``[h, w]``."""
+        ...
+
+    def device_labels(self, logits: Any, size: tuple[int, int]) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
+        """The label map of ``size`` (H, W)."""
         ...

@@ -19,11 +19,12 @@ import numpy.typing as npt
 from ov2vss_runtime.bundle.bundle import DECODER_PARTS, Bundle
 from ov2vss_runtime.engines.bundle_engine import BundleEngine, cache_folder
 from ov2vss_runtime.engines.cuda import gpu_capability
+from ov2vss_runtime.engines.device_blend import DeviceBlend
 from ov2vss_runtime.engines.engine import FrameFeatures
 from ov2vss_runtime.engines.plans import import_tensorrt
 from ov2vss_runtime.engines.providers import (
     GPU_LIBRARIES_CURE,
-    LABEL_MAP,
+    OWN_GRAPHS,
     PROVIDERS,
     load_error,
     outside_error,
@@ -50,7 +51,7 @@ WORD_LISTS_ON_GPU = 8
 """Embeddings of so many vocabularies stay on a GPU."""
 
 
-class OrtEngine(BundleEngine):
+class OrtEngine(DeviceBlend, BundleEngine):
     """Runs a bundle on ONNX Runtime.
 
     Every value that one graph gives to another, states and contexts included, stays an OrtValue on the device. On a
@@ -81,7 +82,8 @@ class OrtEngine(BundleEngine):
         self._disabled = CRASHING_OPTIMIZERS if provider == "cpu" and self.precision == "fp16" else None
         self._device = "cpu" if provider == "cpu" else "cuda"
         # On a GPU the label map is made there too; on a processor the kernel is faster.
-        self.can = replace_field(self.can, device_labels=self._device != "cpu")
+        on_device = self._device != "cpu"
+        self.can = replace_field(self.can, device_labels=on_device, device_blend=on_device)
         self._blank: dict[tuple[int, int], tuple[Any, Any]] = {}
         self._words: OrderedDict[int, tuple[npt.NDArray[np.float32], list[tuple[slice, Any]]]] = OrderedDict()
         self._sessions: dict[str, Any] = {}
@@ -102,14 +104,14 @@ class OrtEngine(BundleEngine):
             return self._sessions[graph]
 
     def _load(self, graph: str) -> Any:
-        path = LABEL_MAP if graph == "label_map" else self.bundle.graph_file(self.variant, graph)
-        # The label map has no fixed shape: a job for CUDA, not for TensorRT.
-        chosen = PROVIDERS["cuda" if graph == "label_map" and self._provider == "tensorrt" else self._provider]
+        path = OWN_GRAPHS[graph] if graph in OWN_GRAPHS else self.bundle.graph_file(self.variant, graph)
+        # Graphs of the runtime have no fixed shape: a job for CUDA, not for TensorRT.
+        chosen = PROVIDERS["cuda" if graph in OWN_GRAPHS and self._provider == "tensorrt" else self._provider]
         content: Path | bytes = path
         weights: dict[str, bytes] = {}
         if graph in self._replace:
             content = self._replace[graph]
-        elif graph != "label_map":
+        elif graph not in OWN_GRAPHS:
             content = self.bundle.graph(self.variant, graph)
             weights = self.bundle.weights(self.variant, graph)
             if weights and self._provider == "tensorrt":
@@ -127,7 +129,7 @@ class OrtEngine(BundleEngine):
 
     def providers(self, graph: str) -> list[tuple[str, dict[str, str]]]:
         """Providers of a graph with their options, the first choice first."""
-        name = "cuda" if graph == "label_map" and self._provider == "tensorrt" else self._provider
+        name = "cuda" if graph in OWN_GRAPHS and self._provider == "tensorrt" else self._provider
         return [(provider, self._options(provider, graph)) for provider in PROVIDERS[name]]
 
     def open_session(
@@ -217,10 +219,7 @@ class OrtEngine(BundleEngine):
 
         The same as :func:`ov2vss_runtime.stream.label_map.label_map` of :meth:`decode`, up to rounding at ties.
         """
-        if size not in self._blank:
-            nothing = np.full(size, -np.inf, np.float32)
-            self._blank[size] = (self.upload(nothing), self.upload(np.zeros(size, np.int32)))
-        best, labels = self._blank[size]
+        best, labels = self._blank_of(size)
         decoder, merge = self._session("decoder"), self._session("label_map")
         shared = self.given(self.wiring.decoder, features, guidance)
         bytes_only = len(embeddings) <= 254
@@ -248,6 +247,13 @@ class OrtEngine(BundleEngine):
             merge.run_with_iobinding(binding)
             best, labels = binding.get_outputs()
         raise AssertionError("a vocabulary is never empty")
+
+    def _blank_of(self, size: tuple[int, int]) -> tuple[Any, Any]:
+        """A label map of nothing yet: largest logits and labels, on the device."""
+        if size not in self._blank:
+            nothing = np.full(size, -np.inf, np.float32)
+            self._blank[size] = (self.upload(nothing), self.upload(np.zeros(size, np.int32)))
+        return self._blank[size]
 
     def _uploaded(self, embeddings: npt.NDArray[np.float32]) -> list[tuple[slice, Any]]:
         """Chunks of embeddings on the device; those of the last few vocabularies are still there."""

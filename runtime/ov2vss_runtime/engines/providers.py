@@ -18,6 +18,8 @@ PROVIDERS = {
 }
 LABEL_MAP = Path(__file__).with_name("label_map.onnx")
 """Made by ``ov2vss_export.label_graph``."""
+OWN_GRAPHS = {"label_map": LABEL_MAP, "propagation": LABEL_MAP.with_name("propagation.onnx")}
+"""Graphs that belong to the runtime and to no bundle; the second is made by ``ov2vss_export.propagation_graph``."""
 
 
 def import_onnxruntime() -> Any:

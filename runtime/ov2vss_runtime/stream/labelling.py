@@ -25,7 +25,7 @@ class Labeller:
 
     def __init__(self, options: StreamOptions, threads: int, past: Propagator | None) -> None:
         self._below, self._threads, self._past = options.unknown_below, threads, past
-        self.needs_confidence = options.confidence or options.unknown_below > 0
+        self.needs_confidence = options.needs_confidence
 
     def confidence(self, size: tuple[int, int]) -> npt.NDArray[np.float32] | None:
         """Where the confidence of a frame of ``size`` goes; None if nobody needs it."""
@@ -38,7 +38,7 @@ class Labeller:
 
     def __call__(
         self, logits: npt.NDArray[np.float32] | None, words: tuple[int, bytes], size: tuple[int, int]
-    ) -> tuple[npt.NDArray[np.float32], Labels, npt.NDArray[np.float32] | None]:
+    ) -> tuple[npt.NDArray[np.float32] | None, Labels, npt.NDArray[np.float32] | None]:
         """One frame.
 
         Args:
@@ -47,8 +47,8 @@ class Labeller:
             size: (H, W) of the labels.
 
         Returns:
-            The logits with what they take from the past; index into their rows, or unknown, of every pixel; and
-            confidence, if it is needed.
+            The logits with what they take from the past, None where they stay on a device; index into their rows, or
+            unknown, of every pixel; and confidence, if it is needed.
         """
         confidence = self.confidence(size)
         if self._past is None:

@@ -57,6 +57,11 @@ class StreamOptions:
         check_keyframes(self.keyframes)
 
     @property
+    def needs_confidence(self) -> bool:
+        """Whether somebody asks for confidence, or it decides what is unknown."""
+        return self.confidence or self.unknown_below > 0
+
+    @property
     def propagates(self) -> bool:
         """Whether a frame's labels depend on earlier frames' logits."""
         return bool(self.smooth) or self.keyframes != 1

@@ -181,13 +181,14 @@ class Propagator:
 
     def drop(self) -> None:
         """New words: the past's logits are of no use. The last picture stays, and one frame fills the logits again."""
-        self.past: Logits | None = None
+        self.past: Any = None  # logits [N, h, w]
+        self.cells: tuple[int, int] | None = None
         self.words: Hashable = None
         self.motion: Motion | None = None
 
     def look(self, frame: npt.NDArray[np.uint8]) -> Motion | None:
         """See the next frame (RGB ``[H, W, 3]`` uint8, as the network sees it); its motion, where there is a past."""
-        step = self._estimate(frame, None if self.past is None else self.past.shape[1:])
+        step = self._estimate(frame, self.cells)
         if step is None or step.lost:
             self.drop()
             return None
@@ -214,9 +215,12 @@ class Propagator:
     def keep(self, logits: Logits, words: Hashable) -> None:
         """Make these logits of the present frame the past."""
         logits.flags.writeable = False  # results show the same array
-        self.past, self.words, self.motion = logits, words, still(logits.shape[1:])
+        self.cells = (logits.shape[1], logits.shape[2])
+        self.past, self.words, self.motion = logits, words, still(self.cells)
 
-    def carry(self, size: tuple[int, int], confidence: npt.NDArray[np.float32] | None = None) -> tuple[Logits, Labels]:
+    def carry(
+        self, size: tuple[int, int], confidence: npt.NDArray[np.float32] | None = None
+    ) -> tuple[Logits | None, Labels]:
         """The past's logits and labels, moved to the present frame. The past stays: it is moved once, however far."""
         assert self.past is not None, "has() comes first"
         assert self.motion is not None
@@ -239,5 +243,5 @@ class Propagator:
         if "fine" in arrays:
             self._estimate.last = (arrays["fine"], arrays["coarse"])
         if "past" in arrays and words is not None:
-            self.past, self.words = arrays["past"], words
+            self.past, self.words, self.cells = arrays["past"], words, arrays["past"].shape[1:]
             self.motion = Motion(arrays["flow"], arrays["trust"])

@@ -12,16 +12,17 @@ import logging
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from ov2vss_runtime.bundle.text import class_embeddings, word_rows
 from ov2vss_runtime.bundle.vocabulary import Vocabulary, Words
-from ov2vss_runtime.engines.engine import Engine, FrameFeatures
+from ov2vss_runtime.engines.engine import BlendingEngine, Engine, FrameFeatures
 from ov2vss_runtime.errors import OV2VSSError
 from ov2vss_runtime.stream.cuts import CutDetector
+from ov2vss_runtime.stream.device_propagation import DevicePropagator
 from ov2vss_runtime.stream.distant import DistantFrame, DistantPolicy, Seen
 from ov2vss_runtime.stream.keyframes import due, spacing
 from ov2vss_runtime.stream.label_map import Labels
@@ -84,9 +85,14 @@ class Stream:
         if self.options.reset_on_cut and engine.can.cut is None:
             raise OV2VSSError("this model has no feature that shows shot changes", "leave reset on cut out")
         self._rows = DecodedRows(engine, self.options)
+        on_device = engine.can.device_labels and not self.options.logits and not self.options.needs_confidence
         self._propagator: Propagator | None = None
-        if self.options.propagates:
+        # A constant of words would have to be added to logits that are not here.
+        if self.options.propagates and on_device and engine.can.device_blend and not engine.can.offset:
+            self._propagator = DevicePropagator(cast(BlendingEngine, engine), smoothing, bool(self.options.smooth))
+        elif self.options.propagates:
             self._propagator = Propagator(smoothing, bool(self.options.smooth), threads)
+        self._on_device = on_device and (self._propagator is None or isinstance(self._propagator, DevicePropagator))
         self._labeller = Labeller(self.options, threads, self._propagator)
         self._wordings = 0
         self._irregular = self.options.keyframes == "auto"
@@ -182,16 +188,19 @@ class Stream:
         if self._look(frame, small):
             return self._carry(frame, time)
         features, guidance, cut = self._advance(small, time)
-        options, logits, confidence = self.options, None, None
+        logits, confidence = None, None
         labels: Labels
-        on_device = self.engine.can.device_labels and self._propagator is None and self._rows.shift is None
         with self.stages("decoder"):
-            if not on_device or options.logits or self._labeller.needs_confidence:
+            if not self._on_device or self._rows.shift is not None:
                 logits, classes = self._rows.decode(features, guidance)
                 check_finite(logits, self.engine, features, guidance, self.index - 1)
             else:
                 classes, embeddings = self._rows.candidates(features)
-                labels = self.engine.labels(features, guidance, embeddings, frame.shape[:2])
+                given = (features, guidance, embeddings)
+                if isinstance(self._propagator, DevicePropagator):
+                    labels = self._propagator.label(*given, self._words(classes), frame.shape[:2])
+                else:
+                    labels = self.engine.labels(*given, frame.shape[:2])
         with self.stages("labels"):
             if logits is not None:
                 logits, labels, confidence = self._labeller(logits, self._words(classes), frame.shape[:2])
