@@ -36,6 +36,14 @@ from ov2vss_runtime.stream.tiles import parse_tiles
 HEADER = "| bundle | engine | words | ms a frame | CPU ms | backbone | ratio | MB |\n|---|---|---|---|---|---|---|---|"
 
 
+def peak_mb() -> float:
+    """Largest resident memory of this process; ``ru_maxrss`` would begin at the size of the process that started it."""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        return next(int(x.split()[1]) for x in status.read_text().splitlines() if x.startswith("VmHWM")) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
 def measure(
     bundles: tuple[str, ...], words: str, backend: str, precision: str, threads: int | None, rounds: int
 ) -> None:
@@ -68,13 +76,16 @@ def measure(
                 backbone = streams[index].stages.per_frame_ms(rounds + 2)["backbone"]
                 wall, processor = statistics.median(seconds[index]), statistics.median(used[index])
                 ratio = statistics.median(a / max(b, 1e-9) for a, b in zip(used[index], used[0], strict=True))
-                memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
                 row = f"| {Path(bundle).name} | {engine} {precision} | {count} | {wall:.1f} | {processor:.1f} "
-                print(f"{row}| {backbone:.1f} | {ratio:.3f} | {memory:.0f} |", flush=True)
+                print(f"{row}| {backbone:.1f} | {ratio:.3f} | {peak_mb():.0f} |", flush=True)
 
 
 def made(root: Path, model: str, dense: str, wanted: tuple[int, int]) -> Path:
-    """A bundle of random weights; its graphs alone, compared with nothing. One that is there is kept."""
+    """A bundle of random weights for frames of the size or a little less (:func:`fitted_size`); its graphs alone,
+    compared with nothing. One that is there is kept."""
+    out = root / f"{model}-{dense}-{wanted[0]}x{wanted[1]}"
+    if out.is_dir():
+        return out
     import open_clip
     import torch
 
@@ -89,9 +100,6 @@ def made(root: Path, model: str, dense: str, wanted: tuple[int, int]) -> Path:
     from ov2vss_runtime.bundle.gates import Gate
 
     size = fitted_size(model, wanted)
-    out = root / f"{model}-{dense}-{size[0]}x{size[1]}"
-    if out.is_dir():
-        return out
 
     class Graphs(ClipExport):
         def _identity(self) -> str:

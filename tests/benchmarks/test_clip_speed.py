@@ -27,9 +27,9 @@ def test_bundles_of_random_weights_are_made_once_and_timed_in_processes_of_their
 ) -> None:
     folder = made(tmp_path, small_clip, "neighbour", (70, 100))
     manifest = Bundle.open(folder).manifest
-    assert (folder.name, manifest.preprocess.size) == (f"{small_clip}-neighbour-64x96", (64, 96))
+    assert (folder.name, manifest.preprocess.size) == (f"{small_clip}-neighbour-70x100", (64, 96))
     before = (folder / "manifest.json").stat().st_mtime_ns
-    args = ["--made", str(tmp_path), "--models", small_clip, "--size", "64x96", "--tiled", ""]
+    args = ["--made", str(tmp_path), "--models", small_clip, "--size", "70x100", "--tiled", ""]
     done = CliRunner().invoke(main, [*args, "--words", "3", "--backend", "onnxruntime", "--rounds", "1"])
     assert done.exit_code == 0, done.output
     rows = [line.split(" | ") for line in done.output.splitlines()[2:]]
