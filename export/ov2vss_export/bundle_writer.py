@@ -66,11 +66,13 @@ def export_bundle(request: ExportRequest) -> dict[str, list[Gate]]:
         GateError: gates fail; the bundle is kept beside ``request.out`` under another name.
     """
     config = request.checkpoint.run.train.model
-    if config.ablations():
+    if refused := [name for name in config.ablations() if name != "stcf"]:
         raise OV2VSSError(
-            f"this model was trained without {', '.join(config.ablations())}: ablated models are not exported",
+            f"this model was trained without {', '.join(refused)}: ablated models are not exported",
             "evaluate it with ov2vss-eval --ckpt, or train a complete one",
         )
+    if not config.stcf:
+        log.info("a model without STCF: its step has no state, and frames are looked at one by one")
     if request.out.exists():
         raise OV2VSSError(f"{request.out} already exists", "choose another --out, or remove it first")
     if "int8" in request.precisions and request.calibrate is None and request.checkpoint.run.train.data != SHAPES:
@@ -154,7 +156,8 @@ class BundleExport(BundleFolder):
         request = self.request
         run, train = request.checkpoint.run, request.checkpoint.run.train
         config = train.model
-        state = next(v for v in self.variants["fp32"].graphs["stcf_step"].inputs if v.name == "state_in")
+        inputs = self.variants["fp32"].graphs["stcf_step"].inputs
+        state = next((v for v in inputs if v.name == "state_in"), None)
         return Manifest(
             **self._common("timm", config.mean, config.std, config.embed_dim),
             source={
@@ -175,9 +178,11 @@ class BundleExport(BundleFolder):
                 shape=[int(d) for d in state.shape],
                 dtype=state.dtype,
                 warmup=config.references,
-            ),
-            references=config.references,
-            gap=config.gap,
+            )
+            if state is not None
+            else None,
+            references=config.references if config.stcf else 1,
+            gap=config.gap if config.stcf else 1,
             store=request.store,
         )
 

@@ -15,6 +15,7 @@ from ov2vss.model import OV2VSS, StepFeatures
 from ov2vss.model.config import STRIDES
 from ov2vss.model.cost_volume import cosine_volume
 from ov2vss.model.pooling import resize_average
+from ov2vss.model.stcf import upsample
 from ov2vss.text import TextEncoder
 from ov2vss_export.graph_rewrites import LeanDecoder, LeanHead, LeanStep
 
@@ -36,11 +37,14 @@ class BackboneGraph(nn.Module):
     def __init__(self, model: OV2VSS) -> None:
         super().__init__()
         self.model = model
-        # The target's query is a 1x1 convolution of a 1x1 convolution: fold the two.
-        for index, (project, query) in enumerate(zip(model.project[1:], model.stcf.queries, strict=True)):
-            outer = query.weight.flatten(1) * model.stcf.scale
+        # What the step takes of a level is a 1x1 convolution of a 1x1 convolution: fold the two.
+        for index, (project, (outer, bias)) in enumerate(zip(model.project[1:], outer_maps(model), strict=True)):
             self.register_buffer(f"query_weight_{index}", (outer @ project.weight.flatten(1))[:, :, None, None])
-            self.register_buffer(f"query_bias_{index}", outer @ project.bias + query.bias * model.stcf.scale)
+            self.register_buffer(f"query_bias_{index}", outer @ project.bias + bias)
+        if not model.config.stcf:
+            outer, project = model.flat_fusion.weight[:, : model.config.width].flatten(1), model.project[0]
+            self.register_buffer("fine_weight", (outer @ project.weight.flatten(1))[:, :, None, None])
+            self.register_buffer("fine_bias", outer @ project.bias)
 
     def forward(self, frame: Tensor) -> tuple[Tensor, ...]:
         model = self.model
@@ -55,11 +59,38 @@ class BackboneGraph(nn.Module):
             F.conv2d(level, getattr(self, f"query_weight_{i}"), getattr(self, f"query_bias_{i}"))
             for i, level in enumerate(levels[1:])
         ]
+        if not model.config.stcf:
+            fine = resize_average(levels[0], levels[1].shape[-2:])
+            queries[0] = queries[0] + F.conv2d(fine, self.fine_weight, self.fine_bias)
         keys, values = model.text_refinement.memory(dense)
         position = model.position(shallow)
         # Not x[0], which engines take for a copy.
         tokens, context, dense, position = (x.squeeze(0) for x in (tokens, context, dense, position))
         return *queries, tokens, context, dense, torch.cat([keys, values]), position
+
+
+def outer_maps(model: OV2VSS) -> list[tuple[Tensor, Tensor]]:
+    """What is done to the projected levels at strides 8, 16, 32 for the step, as a matrix ``[C, C]`` and a bias: the
+    target's queries or, without STCF, each level's share of the flat fusion."""
+    if model.config.stcf:
+        scale = model.stcf.scale
+        return [(query.weight.flatten(1) * scale, query.bias * scale) for query in model.stcf.queries]
+    _, *parts = model.flat_fusion.weight.flatten(1).split(model.config.width, 1)
+    bias = model.flat_fusion.bias
+    return [(part, bias if k == 0 else torch.zeros_like(bias)) for k, part in enumerate(parts)]
+
+
+class FlatStepGraph(nn.Module):
+    """:meth:`OV2VSS.step` of a model without STCF: a frame by itself and its distant frame, and no state."""
+
+    def __init__(self, model: OV2VSS) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, feat_s8: Tensor, feat_s16: Tensor, feat_s32: Tensor, context: Tensor, position: Tensor) -> Tensor:
+        size = feat_s8.shape[-2:]
+        o_t = feat_s8 + upsample(feat_s16, size) + upsample(feat_s32, size)
+        return self.model.guidance(o_t, context[None], position[None])[0]
 
 
 class StepGraph(nn.Module):
@@ -162,6 +193,19 @@ def text_spec(encoder: TextEncoder) -> GraphSpec:
     )
 
 
+def step_spec(model: OV2VSS, encoded: dict[str, Tensor], lattice: tuple[int, int]) -> GraphSpec:
+    """``stcf_step`` for what the backbone gave of a frame; without STCF it has no state."""
+    queries = [encoded[name] for name in BACKBONE_OUTPUTS[:3]]
+    inputs = {k: encoded[k] for k in (*BACKBONE_OUTPUTS[:3], "tokens", "context", "position")}
+    if not model.config.stcf:
+        del inputs["tokens"]
+        return GraphSpec("stcf_step", FlatStepGraph(model).eval(), inputs, ["guidance"], {})
+    target = StepFeatures(queries, encoded["tokens"][None], encoded["position"][None], lattice)
+    inputs["state_in"] = model.packed([torch.zeros(1, *shape) for shape in model.state_shapes(target)])[0]
+    lean = LeanStep(model, lattice).eval()
+    return GraphSpec("stcf_step", StepGraph(model, lattice).eval(), inputs, ["guidance", "state_out"], {}, lean)
+
+
 @torch.no_grad()
 def build_graphs(model: OV2VSS, encoder: TextEncoder, size: tuple[int, int]) -> list[GraphSpec]:
     """The graphs ``text``, ``backbone``, ``stcf_step`` and ``decoder``, and the decoder's two parts, for frames of
@@ -173,12 +217,9 @@ def build_graphs(model: OV2VSS, encoder: TextEncoder, size: tuple[int, int]) -> 
     backbone = BackboneGraph(model).eval()
     encoded = dict(zip(BACKBONE_OUTPUTS, backbone(frame), strict=True))
     lattice = (size[0] // STRIDES[-1], size[1] // STRIDES[-1])
-    step = StepGraph(model, lattice).eval()
-    step_inputs = {k: encoded[k] for k in (*BACKBONE_OUTPUTS[:3], "tokens", "context", "position")}
-    queries = [encoded[name] for name in BACKBONE_OUTPUTS[:3]]
-    target = StepFeatures(queries, encoded["tokens"][None], encoded["position"][None], lattice)
-    step_inputs["state_in"] = model.packed([torch.zeros(1, *shape) for shape in model.state_shapes(target)])[0]
-    guidance, _ = step(*step_inputs.values())
+    step = step_spec(model, encoded, lattice)
+    found = step.module(*step.inputs.values())
+    guidance = found[0] if config.stcf else found
     text = F.normalize(torch.randn(5, config.embed_dim, generator=generator), dim=-1)
     decoder_inputs = {
         "guidance": guidance,
@@ -194,7 +235,7 @@ def build_graphs(model: OV2VSS, encoder: TextEncoder, size: tuple[int, int]) -> 
     return [
         text_spec(encoder),
         GraphSpec("backbone", backbone, {"frame": frame}, BACKBONE_OUTPUTS, {}),
-        GraphSpec("stcf_step", step, step_inputs, ["guidance", "state_out"], {}, LeanStep(model, lattice).eval()),
+        step,
         GraphSpec(
             "decoder",
             DecoderGraph(model).eval(),

@@ -161,10 +161,10 @@ class ClipReference:
         target = self.encode(frame)
         self._keep(target)
         indices = clip_indices(len(self.tokens) - 1, self.model.config.references, self.gap)
-        references = indices[:-1]
-        past = self.model.past(
-            [self.tokens[i] for i in references], [self.queries[i] for i in references], target.lattice
-        )
+        references, past = indices[:-1], None
+        if self.model.config.stcf:
+            tokens, queries = ([kept[i] for i in references] for kept in (self.tokens, self.queries))
+            past = self.model.past(tokens, queries, target.lattice)
         context = self.model.context(self.distant.tokens, self.distant.lattice)
         return self.model.predict(target, past, context, self.text).logits[0].numpy()
 
