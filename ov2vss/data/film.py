@@ -92,9 +92,9 @@ class FilmPairs(Dataset):
             estimate, cells = MotionEstimator(), (self.crop[0] // STRIDE, self.crop[1] // STRIDE)
             estimate(before, None)
             motion = estimate(now, cells)
-            assert motion is not None
-            if not motion.lost:
+            if motion is not None and not motion.lost:
                 break
+        assert motion is not None, "the second of two frames has a motion"
         return {
             "frames": torch.from_numpy(np.stack((now, before)).transpose(0, 3, 1, 2).copy()),
             "flow": torch.from_numpy(motion.flow),
