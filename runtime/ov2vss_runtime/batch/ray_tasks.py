@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections import deque
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +48,7 @@ def on_ray(
     Raises:
         OV2VSSError: there is no cluster at that address, or none of its nodes can run a task.
     """
-    import ray
-
+    ray: Any = import_module("ray")
     _knock(address)
     quiet = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": False}
     try:
@@ -76,11 +76,11 @@ def on_ray(
             for reference in ready:
                 job = running.pop(reference)
                 try:
-                    done, error = ray.get(reference)
+                    done, told = ray.get(reference)
                 except ray.exceptions.RayError as lost:
                     yield Outcome(job, None, f"Ray has lost it: {one_line(lost)[:300]}")
                     continue
-                yield Outcome(job, None if done is None else Done.model_validate_json(done), error)
+                yield Outcome(job, None if done is None else Done.model_validate_json(done), told)
     finally:
         ray.shutdown()
 
