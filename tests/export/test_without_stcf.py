@@ -36,6 +36,7 @@ def test_the_step_is_the_models_own_with_its_fusion_taken_apart() -> None:
     assert float((got - want[0]).abs().max() / want.abs().max()) < 1e-5
 
 
+@pytest.mark.whole
 def test_it_is_exported_with_all_gates_and_runs_frame_by_frame(tmp_path: Path) -> None:
     small = ["batch=2", "size=64x96", "crop=64x96", "workers=0", "iterations=2", "per_frame_iterations=0"]
     Trainer(configure("tiny", [*small, "model.stcf=false"]), tmp_path / "run").fit()

@@ -120,6 +120,7 @@ def test_it_needs_what_it_hangs_on() -> None:
         configure("tiny", ["model.local_memory=true", "model.stcf=false"])
 
 
+@pytest.mark.whole
 def test_trained_on_and_exported(tmp_path: Path) -> None:
     """A run without a memory is gone on with by one that has it, and the export passes its gates in fp32 and fp16."""
     from ov2vss.train.start import start_from
